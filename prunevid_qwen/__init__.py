@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prunevid_qwen.version import __version__
 
 if TYPE_CHECKING:
+    from prunevid_qwen.answers.answer import Answer
     from prunevid_qwen.config import (
         PruneVidConfig,
         get_aggressive_config,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from prunevid_qwen.forward.hooks import pruned
     from prunevid_qwen.forward.plan import Plan, Step
+    from prunevid_qwen.kept import Kept
     from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
     from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, Probe, VisionQuery
     from prunevid_qwen.reducer import register
@@ -56,6 +58,7 @@ _HOME = {
         "get_reference_config",
         "get_stage1_only_config",
     ),
+    "answers.answer": ("Answer",),
     "contract": ("check_reducer",),
     "errors": (
         "ConfigError",
@@ -66,6 +69,7 @@ _HOME = {
         "UnsupportedError",
     ),
     "forward.hooks": ("pruned",),
+    "kept": ("Kept",),
     "model": ("PruneVidQwen25VL", "PrunedVLM"),
     "needs": ("AttentionQuery", "Evidence", "Needs", "Probe", "VisionQuery"),
     "forward.plan": ("Plan", "Step"),
@@ -75,10 +79,12 @@ _HOME = {
 _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Answer",
     "AttentionQuery",
     "Block",
     "ConfigError",
     "Evidence",
+    "Kept",
     "MediaError",
     "Mix",
     "Needs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.attachments import Turns
+from prunevid_qwen.answers.answer import Answer, words_asked
 from prunevid_qwen.answers.follow_up import (
     cache_given,
     check_starts_anew,
@@ -24,10 +24,10 @@ from prunevid_qwen.answers.follow_up import (
     with_cache_named,
 )
 from prunevid_qwen.answers.results import results_of
-from prunevid_qwen.answers.streamer import ends_streamer
+from prunevid_qwen.answers.streamer import check_streamed, ends_streamer
 from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
-from prunevid_qwen.errors import ConfigError, abridged
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.forward.pruning import Pruning, check_kinds, plan_of
@@ -36,10 +36,8 @@ from prunevid_qwen.inputs.frontends import Frontend, frontend_for, opened_sample
 from prunevid_qwen.inputs.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import HUB_ARGUMENTS, choose_device, load_model
-from prunevid_qwen.receipt import check_applied, warnings_of
+from prunevid_qwen.receipt import check_applied, log_warnings
 from prunevid_qwen.tokens.device import input_device
-
-_log = logging.getLogger(__name__)
 
 
 class PrunedVLM:
@@ -158,6 +156,7 @@ class PrunedVLM:
         return_stats: bool | None = None,
         streamer: Any = None,
         progress: Progress | None = None,
+        keep_map: bool = False,
         **generate_arguments: Any,
     ) -> Any:
         """Answer a question, or several in one padded batch.
@@ -180,10 +179,11 @@ class PrunedVLM:
             return_stats: add the receipt under "stats". None means ``config.collect_stats``.
             streamer: a transformers streamer, for a single question.
             progress: called after each chunk of a video with the numbers of frames encoded so far and in all.
+            keep_map: let the answer's ``kept`` say what became of each visual token.
             generate_arguments: other arguments of transformers' ``generate``.
 
         Returns:
-            ``{"answer": str, "stats": dict}`` for one question, a list of these for several. With
+            An `Answer`, ``{"answer": str, "stats": dict}``, for one question, a list of these for several. With
             ``num_return_sequences`` above 1, "answers" has all sequences. With ``return_dict_in_generate=True`` there
             are also "output", the return value of ``generate``, and "past_key_values", the cache for a follow-up.
 
@@ -197,24 +197,23 @@ class PrunedVLM:
         generate_arguments = limited({"max_new_tokens": max_new_tokens, **generate_arguments})
         generate_arguments = with_cache_named(self.model, generate_arguments)
         asked = (messages, video_path, images, start, end)
+        with_stats = self.config.collect_stats if return_stats is None else return_stats
+        words = words_asked(question, messages) if keep_map else None
         if cache_given(generate_arguments) is not None:
-            return self._follow_up(asked, question, streamer, return_stats, generate_arguments)
+            return self._follow_up(asked, question, streamer, with_stats, words, generate_arguments)
         tower, device = self._tower, input_device(self.model)
         given = (video_path, question, images, messages, start, end)
         with opened_samples(self._reading, self.config, tower, *given) as (opened, single):
-            if streamer is not None and not single:
-                raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
+            check_streamed(streamer, single)
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
             returned = returns_tensors(self.model, generate_arguments)
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
             with self._lock, inference, pruned(self.model, self._what) as trace, self.frontend.memory(tower) as videos:
-                media = [each for sample in opened for each in sample.media]
-                encoding = Encoding(videos, media, progress, self.config.reading)
-                samples = [
-                    dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
-                ]
+                shows = [each for sample in opened for each in sample.media]
+                encoding = Encoding(videos, shows, progress, self.config.reading)
+                samples = [encoding.of_prompt(sample) for sample in opened]
                 making = time.perf_counter()
                 inputs = {name: value.to(device) for name, value in self.frontend.batch(samples).items()}
                 read += time.perf_counter() - making
@@ -222,27 +221,24 @@ class PrunedVLM:
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
-        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self._what)):
-            _log.warning(abridged(warning))
+        log_warnings(trace, self._what)
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
-        with_stats = self.config.collect_stats if return_stats is None else return_stats
-        results = results_of(self, output, samples, inputs, trace, seconds, with_stats)
+        results = results_of(self, output, samples, inputs, trace, seconds, with_stats, words)
         return results[0] if single else results
 
     def _follow_up(
-        self, asked: tuple[Any, ...], question: Any, streamer: Any, return_stats: bool | None, arguments: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, asked: tuple[Any, ...], question: Any, streamer: Any, with_stats: bool, words: list[str] | None, more: Any
+    ) -> Answer:
         """Answer the last question of a conversation from the cache of the answer before it."""
         began = time.perf_counter()
         with self._lock, pruned(self.model, self._what) as trace:
-            turn = next_turn(self, asked, question, arguments)
-            output = self.model.generate(**turn.inputs, streamer=streamer, **arguments)
+            turn = next_turn(self, asked, question, more)
+            output = self.model.generate(**turn.inputs, streamer=streamer, **more)
             remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
         turn.note(trace)
         seconds = {"read": 0.0, "total": time.perf_counter() - began}
-        with_stats = self.config.collect_stats if return_stats is None else return_stats
         correct = partial(turn.correct, trace)
-        return results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats, correct)[0]
+        return results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats, words, correct)[0]
 
     def prepare(
         self,
@@ -269,11 +265,12 @@ class PrunedVLM:
             return Prepared.of(self.frontend, opened, single, encoded, progress, began, self.config.reading)
 
     @ends_streamer
-    def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
+    def answer(self, prepared: Prepared, *, keep_map: bool = False, **generate_arguments: Any) -> Any:
         """Answer prepared questions, with this config or with another that shares the weights (`with_config`).
 
         Args:
             prepared: the return value of `prepare`. It does not change, and its videos are not sampled again.
+            keep_map: as in `generate`; the questions' words are not known here.
             generate_arguments: as in `generate`.
 
         Returns:
@@ -289,7 +286,8 @@ class PrunedVLM:
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
-        results = results_of(self, output, prepared.samples, inputs, trace, seconds, True)
+        words = [""] * len(inputs["input_ids"]) if keep_map else None
+        results = results_of(self, output, prepared.samples, inputs, trace, seconds, True, words)
         return results[0] if prepared.single else results
 
     @property

@@ -25,7 +25,7 @@ FLOORS = (
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters"),
     ("vision",),
     ("forward", "contract"),
-    ("loading", "receipt"),
+    ("loading", "receipt", "kept"),
     ("inputs",),
     ("answers",),
     ("model",),

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.answers.answer import Answer
 from prunevid_qwen.answers.stage_log import log_stages
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.media import VideoFeed
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
+from prunevid_qwen.kept import kept_of
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import SampleTrace, Trace
@@ -35,8 +37,9 @@ def results_of(
     trace: Trace,
     seconds: dict[str, float],
     with_stats: bool,
+    asked: Sequence[str] | None = None,
     correct: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> list[dict[str, Any]]:
+) -> list[Answer]:
     """Return a result for each prompt.
 
     Args:
@@ -47,6 +50,7 @@ def results_of(
         trace: of the call.
         seconds: as `receipt` takes them.
         with_stats: add the receipt.
+        asked: the words of each question, if the answers are to hold which tokens were kept.
         correct: puts into each receipt what it cannot know, before it is logged.
     """
     sequences = output if not hasattr(output, "sequences") else output.sequences
@@ -55,7 +59,7 @@ def results_of(
     new = sequences[:, inputs["input_ids"].shape[1] :]
     answers = [text.strip() for text in who.frontend.tokenizer.batch_decode(new, skip_special_tokens=True)]
     about = _about(who.name, who.model)
-    results = []
+    results = list[Answer]()
     for i, sample in enumerate(samples):
         own = slice(i * per_sample, (i + 1) * per_sample)
         media = [medium for medium in sample.media if not isinstance(medium, VideoFeed)]
@@ -64,8 +68,11 @@ def results_of(
             result["answers"] = answers[own]
         if output is not sequences:
             result["output"], result["past_key_values"] = output, cache_of(output)
+        row, kept = i * rows_per_sample, None
+        if asked is not None:
+            facts = [medium.facts for medium in media]
+            kept = kept_of(trace.samples[row], facts, asked[i], answers[own][0], who.frontend.uneven)
         if with_stats or who.config.verbose:
-            row = i * rows_per_sample
             stats = receipt(
                 trace,
                 row,
@@ -82,7 +89,7 @@ def results_of(
                 result["stats"] = stats
             if who.config.verbose:
                 log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
-        results.append(result)
+        results.append(Answer.of(result, kept))
     return results
 
 

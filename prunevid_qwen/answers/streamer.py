@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from prunevid_qwen.errors import ConfigError
+
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
@@ -47,3 +49,13 @@ def ends_streamer(call: _Call) -> _Call:
             watched.end()
 
     return ending  # type: ignore[return-value]
+
+
+def check_streamed(streamer: Any, single: bool) -> None:
+    """Refuse a streamer for several questions.
+
+    Raises:
+        ConfigError: there is one, and more than one question.
+    """
+    if streamer is not None and not single:
+        raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")

@@ -5,7 +5,7 @@ Nothing here hooks a model or is hooked: `run` calls these from the seams.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,8 @@ from prunevid_qwen.needs import Needs
 from prunevid_qwen.reducer import Evidence, decided_by, merges
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.trace import Reduction
+
+NO_SCORES: Mapping[int, Tensor | None] = {}
 
 
 def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -106,11 +108,15 @@ def _stacked(rows: list[Tensor], width: int) -> Tensor:
     return out
 
 
-def _note(state: Prefill, maps: list[TokenMap | None], step: Step) -> bool:
-    """Write into the rows what a step decided; say whether that changes any of them."""
-    for row, chosen in zip(state.rows, maps, strict=True):
+def _note(
+    state: Prefill, maps: list[TokenMap | None], step: Step, scores: Mapping[int, Tensor | None] = NO_SCORES
+) -> bool:
+    """Write into the rows what a step decided, and by which scores; say whether that changes any of them."""
+    for b, (row, chosen) in enumerate(zip(state.rows, maps, strict=True)):
         if chosen is not None:
-            row.reductions.append(Reduction(step.at, step.name, chosen))
+            score = scores.get(b)
+            one_each = None if score is None or score.dim() != 1 else score
+            row.reductions.append(Reduction(step.at, step.name, chosen, score=one_each))
     # the longest row may keep all while another one shrinks: equal length does not mean unchanged
     if all(chosen is None or chosen.is_identity for chosen in maps):
         return False
@@ -156,8 +162,10 @@ def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tens
     maps: list[TokenMap | None] = [None] * len(state.rows)
     hidden = sight.hidden
     shown = [b for b, row in enumerate(state.rows) if row.layout is not None]
+    scores: dict[int, Tensor | None] = {}
     for b, chosen in zip(shown, _decided_together(step, sight, shown), strict=True):
         row, maps[b] = state.rows[b], chosen
+        scores[b] = row.scores
         row.forget(later)
         if not merges(step.by) and not chosen.is_selection:
             raise UnsupportedError(
@@ -167,7 +175,7 @@ def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tens
         if row.probe is not None:
             row.probe = chosen.take(row.probe, -1)
     state.acted.append(step.at)
-    if not _note(state, maps, step):
+    if not _note(state, maps, step, scores):
         return None
     places: list[Tensor] = []
     states: list[Tensor] = []

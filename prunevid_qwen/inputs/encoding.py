@@ -18,6 +18,7 @@ from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.qwen.feed import Chunk, VideoFeed
 from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import Timestamp
 from prunevid_qwen.video.clip import Clip
@@ -76,6 +77,10 @@ class Encoding:
             self.waited += max(0.0, time.perf_counter() - began - encoded)
             self._made[id(given)] = given, medium
         return self._made[id(given)][1]
+
+    def of_prompt(self, opened: PromptSource) -> PromptSource:
+        """Return a prompt with its videos encoded."""
+        return dataclasses.replace(opened, media=tuple(map(self.encode, opened.media)))
 
     def encode_images(self, media: Iterable[AnyMedium]) -> None:
         """Encode the images among ``media`` too, in one call as the stock model, so that they are encoded once."""

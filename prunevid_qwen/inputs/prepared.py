@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ class Prepared:
         media = [each for sample in opened for each in sample.media]
         encoding = Encoding(encoded, media, progress, reading)
         encoding.encode_images(media)
-        samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
+        samples = tuple(map(encoding.of_prompt, opened))
         making = time.perf_counter()
         with torch.inference_mode(False):  # whoever is answered outside of it gets tensors to change
             inputs = frontend.batch(samples)

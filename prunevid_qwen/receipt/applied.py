@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.errors import PruningNotApplied
+from prunevid_qwen.errors import PruningNotApplied, abridged
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.receipt.stages import Stage, Stages, layout_before
 from prunevid_qwen.tokens.trace import DOOR, SampleTrace, Trace
+
+_log = logging.getLogger(__name__)
 
 _LEAST_SHARE = 0.01  # of the visual tokens; what answers with less is said in a warning
 
@@ -105,3 +108,9 @@ def _more(stage: Stage) -> str:
         return f"A keep_threshold below {stage.threshold:g} keeps more"
     value = None if stage.lever is None else getattr(stage.own, stage.lever, None)
     return f"A {stage.lever} above {value:g} keeps more" if isinstance(value, (int, float)) else ""
+
+
+def log_warnings(trace: Trace, what: PruneVidConfig | Plan) -> None:
+    """Log what `warnings_of` says of the rows of a batch, each sentence once."""
+    for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, what)):
+        _log.warning(abridged(warning))

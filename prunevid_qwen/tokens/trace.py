@@ -27,6 +27,8 @@ class Reduction:
         map: map over the visual tokens before the step.
         frames: number of video frames that the step left without any token, where their text is dropped with them.
         text: [n] int64: where that text stood in the row before any reduction; None if none was dropped.
+        score: [map.n_in] fp32: the attention of the question to each token, as the natural logarithm that the step
+            chose by; None where it did not choose by that.
     """
 
     at: int
@@ -34,6 +36,7 @@ class Reduction:
     map: TokenMap
     frames: int = 0
     text: Tensor | None = None
+    score: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,17 @@ class Frontend(Protocol):
     """Turns files and chat messages into what a stock model takes.
 
     ``reads`` are the kinds of media that the model can be shown, "video" and "image"; any other is refused when it is
-    opened, before a model runs. ``needs_torchvision``: it reads nothing where torchvision is not installed.
+    opened, before a model runs. ``needs_torchvision``: it reads nothing where torchvision is not installed. ``uneven``
+    are the kinds that are cropped or padded before the model sees them, so that its cells do not cut a frame evenly.
     """
 
     reads: tuple[str, ...]
     needs_torchvision: bool
+
+    @property
+    def uneven(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
 
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:

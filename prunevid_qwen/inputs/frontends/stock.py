@@ -76,6 +76,17 @@ class StockFrontend:
                 f"{self.model_type}: set processor.chat_template"
             )
 
+    @property
+    def uneven(self) -> tuple[str, ...]:
+        """The kinds that the processor crops or pads, or that are padded to squares."""
+        crops = {kind: getattr(self.processor, f"{kind}_processor", None) for kind in self.reads}
+        changed = ("do_center_crop", "do_pad", "do_image_splitting", "crop_to_patches")
+        return tuple(
+            kind
+            for kind, own in crops.items()
+            if (kind == "image" and self.pad_to_square) or any(getattr(own, name, None) for name in changed)
+        )
+
     @classmethod
     def from_pretrained(cls, source: str, model_type: str, **hub: Any) -> StockFrontend:
         """Load the processor from a folder or a hub id.

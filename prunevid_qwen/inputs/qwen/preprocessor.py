@@ -48,6 +48,7 @@ class Preprocessor:
 
     reads: tuple[str, ...] = ("video", "image")
     needs_torchvision = False
+    uneven: tuple[str, ...] = ()  # frames are resized as a whole
     settings = "qwen"  # whose stock settings of pixels: a key of `pixel_options.STOCK`
 
     @classmethod

@@ -27,7 +27,7 @@ FLOORS = (
     ("forward", "contract"),
     ("loading", "receipt", "kept"),
     ("inputs",),
-    ("answers",),
+    ("answers", "pictures"),
     ("model",),
     ("evaluation",),
     ("training",),  # stores its runs as evaluation does

@@ -29,7 +29,7 @@ FLOORS = (
     ("inputs",),
     ("answers", "pictures"),
     ("model",),
-    ("evaluation",),
+    ("evaluation", "doctor"),
     ("training",),  # stores its runs as evaluation does
     ("cli",),
 )
@@ -46,7 +46,7 @@ NEVER = {
 STANDS_ALONE = {"moving_shapes"}
 
 # at import; cli loads it to answer
-IMPORT_NO_TORCH = {"errors", "version", "processes", "config", "bundled", "moving_shapes", "cli"}
+IMPORT_NO_TORCH = {"errors", "version", "processes", "config", "bundled", "moving_shapes", "doctor", "cli"}
 IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
     "adapters": "all that is known of a model family, of the library's calls, masks and files",
     "stage3_kv": "its cache is a transformers cache",
@@ -65,6 +65,7 @@ IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
 ENVIRONMENT = {"os.environ", "os.getenv", "os.putenv"}
 READ_ENVIRONMENT: dict[str, str] = {  # file -> which variable, and why no signature can show it
     "forward/selfcheck/verdicts.py": "XDG_CACHE_HOME: where the user wants caches; nobody calls it who could say",
+    "doctor/hub.py": "HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE: it reports them",
 }
 PRINT = {"cli"}
 

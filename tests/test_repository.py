@@ -94,10 +94,10 @@ def test_issue_forms_have_fields_that_can_be_filled_in(path: Path) -> None:
         assert field["type"] in ("textarea", "input", "dropdown") and field["attributes"]["label"]
 
 
-def test_a_bug_report_asks_for_the_version_and_the_receipt() -> None:
+def test_a_bug_report_asks_for_the_doctors_report_and_the_receipt() -> None:
     (form,) = [loaded(path) for path in FORMS if path.stem == "bug"]
     asked = {field["id"]: field for field in form["body"]}
-    for name, word in (("version", "prunevid --version"), ("receipt", "--json")):
+    for name, word in (("doctor", "`prunevid doctor`"), ("receipt", "--json")):
         assert word in asked[name]["attributes"]["description"] and asked[name]["validations"]["required"]
     request = (ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md").read_text(encoding="utf-8")
     assert "--json" in request and "prunevid --version" in request

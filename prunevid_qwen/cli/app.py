@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, catalogue, evaluate, lmms, reproduce, train, tune
+from prunevid_qwen.cli import ask, bench, catalogue, chat, doctor, evaluate, lmms, reproduce, train, tune
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -69,7 +69,18 @@ published = group(app, "reproduce", "Run a published table anew: its figures, as
 training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
 _LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.glimpse_plus: logging.WARNING}
 for within, works in (
-    (app, (ask.batch, catalogue.methods, catalogue.models, catalogue.new_method, train.convert_glimpse)),
+    (
+        app,
+        (
+            chat.chat,
+            ask.batch,
+            catalogue.methods,
+            catalogue.models,
+            catalogue.new_method,
+            doctor.doctor,
+            train.convert_glimpse,
+        ),
+    ),
     (configs, (catalogue.show, catalogue.diff, catalogue.save)),
     (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot, lmms.lmms)),
     (measure, (bench.accuracy, bench.speed)),

@@ -18,7 +18,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config, named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 
-_TOY = (
+TOY = (
     "{}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or a folder "
     "that holds it"
 )
@@ -76,7 +76,7 @@ def ask(
 
     seen = ", ".join(map(named, (*videos, *images)))
     toy = is_bundled(model.model_path)
-    who = _TOY.format(model.model_path) if toy else model.model_path
+    who = TOY.format(model.model_path) if toy else model.model_path
     report = Report(output, {"Model": who, "Seen": seen, "Question": question or ""}, toy)
     shown: dict[str, Any] = {"video_path": videos[0] if len(videos) == 1 else videos or None, "images": images or None}
     shown |= {"question": question, "start": start, "end": end}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -77,18 +77,12 @@ class Report:
         """Return a transformers streamer that prints the question, then the answer's words as they come."""
         if self.output.as_json:
             return None
-        from transformers import TextStreamer
 
-        report = self
+        def told(text: str, ended: bool) -> None:
+            if text or self.begun:  # waits with the question until there is an answer: an error before it stands alone
+                self.write(text + "\n" * ended)
 
-        class AnswerStreamer(TextStreamer):  # type: ignore[misc]
-            """Waits with the question until there is an answer: an error before it stands alone."""
-
-            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-                if text or report.begun:  # not the end of nothing
-                    report.write(text + "\n" * stream_end)
-
-        return AnswerStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        return streamer_to(told, model.tokenizer)
 
     def write(self, text: str) -> None:
         """Write words of the answer, behind the question, on stdout, which is stderr for libraries meanwhile."""
@@ -139,6 +133,19 @@ class Report:
         seen = (stats, *stats["input"].get("videos", ()), *stats["input"].get("images", ()))
         warnings = [warning for each in seen for warning in each.get("warnings", ())]
         return notes + [f"warning: {warning}" for warning in warnings if abridged(warning) not in self.logged]
+
+
+def streamer_to(told: Callable[[str, bool], None], tokenizer: Any) -> Any:
+    """Return a transformers streamer that tells an answer's words as they come, and with the last that it has ended."""
+    from transformers import TextStreamer
+
+    class AnswerStreamer(TextStreamer):  # type: ignore[misc]
+        """Tells words, and prints nothing itself."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            told(text, stream_end)
+
+    return AnswerStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 def tokens_table(stats: Stats) -> Table:

@@ -1,0 +1,64 @@
+"""transformers: its release, and whether pruning works with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+from prunevid_qwen.doctor.finding import FAULT, OK, WARNING, Finding, first_line
+from prunevid_qwen.version import PIP_NEWEST, TESTED
+
+CHEAP = ("qwen2_5_vl", "qwen3_vl", "llava")
+"""Families whose self-check stands for the others': both kinds of Qwen's towers, and a model without one."""
+_SHOWN = 3  # failed points of a self-check in a sentence
+
+
+def release() -> Iterator[Finding]:
+    """Say whether the installed transformers is a supported release."""
+    try:
+        version = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        yield Finding("transformers", FAULT, "is not installed", PIP_NEWEST)
+        return
+    from prunevid_qwen.adapters import check_transformers
+
+    check_transformers(version)  # refuses with the fix in its own words
+    tested = version in TESTED
+    said = f"{version}, tested" if tested else f"{version}, which nobody tested: the self-check decides"
+    yield Finding("transformers", OK, said, figures={"version": version, "tested": tested})
+
+
+def self_checks(all_families: bool) -> Iterator[Finding]:
+    """Prune tiny random models of some families, or of all, and compare with the stock ones."""
+    from prunevid_qwen.adapters.tiny import installed_families
+
+    there = installed_families()
+    for family in there if all_families else [each for each in CHEAP if each in there]:
+        yield self_check_of(family)
+
+
+def self_check_of(family: str) -> Finding:
+    """Say what the self-check of one family finds."""
+    from prunevid_qwen.forward.hooks import self_check
+
+    found = self_check(family)
+    figures = {"points": len(found.checks), "failed": [str(check) for check in found.failed]}
+    figures |= {"transformers": found.transformers, "torch": found.torch, "seconds": round(found.seconds, 2)}
+    name = f"self-check, {family}"
+    if found.ok:
+        said = f"passes: {len(found.checks)} points on a tiny random model"
+        return Finding(name, OK, said, figures=figures)
+    seen = list(dict.fromkeys(first_line(check.seen) for check in found.failed))
+    points = f"fails in {len(found.failed)} of {len(found.checks)} points"
+    if any("torchvision" in each for each in seen):
+        return Finding(name, FAULT, f"{points}: {seen[0]}", "see torchvision", figures)
+    more = f"; and {len(seen) - _SHOWN} more findings" if len(seen) > _SHOWN else ""
+    state = FAULT if family == CHEAP[0] or found.transformers not in TESTED else WARNING
+    return Finding(name, state, f"{points}: {'; '.join(seen[:_SHOWN])}{more}", _remedy(found.transformers), figures)
+
+
+def _remedy(installed: str) -> str:
+    """Return the fix for a failed self-check: another release, or a report if it is a tested one."""
+    if installed in TESTED:
+        return "pip install --force-reinstall torch transformers; if that does not help, report it with this text"
+    return PIP_NEWEST

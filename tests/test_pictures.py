@@ -1,159 +1,174 @@
-"""Grids noted where features are asked for: which of them a prompt shows, in which row."""
+"""Pictures of what was kept: pixels of hand-made maps, the data behind a page, and what a page must not hold."""
 
 from __future__ import annotations
 
-import copy
-import pickle
-import threading
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+import base64
+import io
+import json
+import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch import nn
+from PIL import Image
 
-from prunevid_qwen.adapters.picture_grids import PictureGrid, Pictures
-from prunevid_qwen.errors import SetupError, UnsupportedError
+from prunevid_qwen import ConfigError
+from prunevid_qwen.cli.app import main
+from prunevid_qwen.cli.ask import PICTURES
+from prunevid_qwen.kept import Kept, KeptMedium, KeptStep
+from prunevid_qwen.moving_shapes import write_video
+from prunevid_qwen.pictures import SUFFIXES, picture
+from prunevid_qwen.pictures.sheet import color_of, drawn
+from prunevid_qwen.pictures.shown import ShownPosition, shown_positions, spread
 
-WIDE, HIGH, TILE = (1, 2, 3), (1, 3, 1), (1, 1, 2)
-
-
-class Features(dict[str, Any]):
-    """As the library's outputs: a mapping with attributes."""
-
-
-class Root(nn.Module):
-    """Asks for a video as for images; says nothing of their grids but in its arguments."""
-
-    def get_image_features(self, pixel_values: Any, image_sizes: Any = None) -> Any:
-        return Features(of="image")
-
-    def get_video_features(self, pixel_values_videos: Any, grids: Any = None) -> Any:
-        self.get_image_features(pixel_values_videos)
-        return Features(of="video")
+ORANGE = (255, 166, 33)
 
 
-def read(kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
-    grids = given.get("image_sizes" if kind == "image" else "grids")
-    if grids is None:
-        return None
-    newline = (0, 1, -1)
-    return [PictureGrid(kind, grid, newline if grid == TILE else None) for grid in grids]
+def medium(**other: Any) -> KeptMedium:
+    facts: dict[str, Any] = {
+        "kind": "video", "name": "gone.mp4", "grid": (2, 1, 4), "start": 0, "stop": 8, "size": (80, 20),
+        "seconds": ((0.0, 1.0), (1.0, 2.0)), "frames": ((0, 1), (2, 3)),
+    }  # fmt: skip
+    return KeptMedium(**{**facts, **other})
 
 
-def noting() -> tuple[Root, Pictures]:
-    return Root(), Pictures(read, ("image", "video"))
+def kept(**other: Any) -> Kept:
+    """The first position keeps a token, merges two with two of the second position, and drops one."""
+    group = np.array([0, 1, 1, -1, -1, 1, 1, 2])
+    own = np.zeros(8, bool)
+    own[[0, 1, 7]] = True
+    step = KeptStep("fastv", 2, group, own, np.linspace(-8, -1, 8).astype(np.float32))
+    return Kept((medium(**other),), (step,), "what <b>is</b> it?", "a </script> square")
 
 
-def types(*rows: str) -> list[torch.Tensor]:
-    """Of "ivt": image, video, text."""
-    return [torch.tensor(["tiv".index(letter) for letter in row]) for row in rows]
+def page_of(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.findall(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[0])
 
 
-def grids(dealt: list[tuple[PictureGrid, ...]]) -> list[list[tuple[int, int, int]]]:
-    return [[each.grid for each in row] for row in dealt]
+def test_cells_are_drawn_where_they_lie() -> None:
+    white = ShownPosition(0, Image.new("RGB", (80, 20), "white"), True)
+    pixels = np.asarray(drawn(kept(), kept().media[0], white))
+    assert (pixels[10, 10] == 255).all() and tuple(pixels[0, 0]) == ORANGE, "kept: bright, with a frame"
+    tinted = (np.array([255, 255, 255]) + np.array(color_of(1))) / 2
+    assert np.abs(pixels[10, 30] - tinted).max() <= 1 and (pixels[10, 50] == pixels[10, 30]).all(), "one colour a group"
+    assert pixels[10, 70].max() < 100, "dropped: dark"
+    second = np.asarray(drawn(kept(), kept().media[0], white._replace(at=1)))
+    assert second[10, 10].max() < 100 and (second[10, 30] == pixels[10, 30]).all()
 
 
-def test_rows_get_their_own_in_order() -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[WIDE, HIGH, TILE])
-        root.get_video_features("frames", grids=[(2, 1, 1)])
-        dealt = pictures.deal(types("t" + "i" * 6 + "t", "iiitvvt", "ttt", "iiit"))
-    assert grids(dealt) == [[WIDE], [HIGH, (2, 1, 1)], [], [TILE]]
-    assert dealt[3][0].cells == (0, 1, -1) and dealt[3][0].tokens == 3
-    assert not {"get_image_features", "get_video_features"} & vars(root).keys()
+def test_nothing_pruned_leaves_the_frame() -> None:
+    frame = Image.fromarray(np.arange(80 * 20 * 3, dtype=np.uint8).reshape(20, 80, 3))
+    whole = Kept((medium(),), ())
+    assert drawn(whole, whole.media[0], ShownPosition(0, frame, True)).tobytes() == frame.tobytes()
 
 
-def test_a_video_asked_for_as_images_is_noted_once() -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        pictures.begin(None)
-        root.get_video_features("frames", grids=[(2, 1, 1)])
-        assert grids(pictures.deal(types("vv"))) == [[(2, 1, 1)]]
-        with pytest.raises(UnsupportedError):
-            pictures.deal(types("vvi"))
+def test_a_page_holds_the_map(tmp_path: Path) -> None:
+    run = page_of(picture(kept(), tmp_path / "k.html"))["runs"][0]
+    assert (run["question"], run["answer"], run["tokens"]) == ("what <b>is</b> it?", "a </script> square", 8)
+    assert run["steps"] == [{"name": "fastv", "at": 2, "left": 3}]
+    (shown,) = run["media"]
+    assert shown["shares"] == [[0.5, 0.25]] and shown["seconds"] == [[0, 1], [1, 2]]
+    one, other = shown["positions"]
+    assert (one["cells"], one["steps"][0]["state"], one["steps"][0]["size"]) == ([0, 1, 2, 3], "kmmd", [1, 4, 4, 0])
+    assert (other["cells"], other["steps"][0]["state"]) == ([0, 1, 2, 3], "dmmk")
+    assert other["steps"][0]["score"] == [-4, -3, -2, -1] and not one["readable"]
 
 
-def test_a_new_forward_has_its_own() -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        root.get_image_features("somebody looks", image_sizes=[WIDE])
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[HIGH])
-        assert grids(pictures.deal(types("iii"))) == [[HIGH]]
-        pictures.begin(None)
-        with pytest.raises(UnsupportedError):
-            pictures.deal(types("iii"))
+def test_a_page_needs_no_network_and_runs_nothing_of_others(tmp_path: Path) -> None:
+    text = picture(kept(name='"><img src=x onerror=alert(1)>.mp4'), tmp_path / "k.html").read_text(encoding="utf-8")
+    data = text.index('<script id="data"')
+    assert not re.search(r"https?:|@import|url\(|src=", text[:data] + text[text.index("</script>", data) :])
+    assert "<b>is</b>" not in text and "onerror=alert(1)>" not in text and text.count("</script>") == 2
+    assert "innerHTML" not in text and "default-src 'none'" in text
 
 
-def test_features_asked_for_ahead_carry_theirs() -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        ahead = root.get_image_features("pixels", image_sizes=[TILE, WIDE])
-    for carried in (ahead, copy.deepcopy(ahead), pickle.loads(pickle.dumps(ahead))):
-        pictures.begin({"image": carried, "video": None})
-        assert grids(pictures.deal(types("iiit", "iiiiii"))) == [[TILE], [WIDE]]
+def test_a_page_can_be_used_by_keyboard_and_by_ear(tmp_path: Path) -> None:
+    text = picture(kept(), tmp_path / "k.html").read_text(encoding="utf-8")
+    for part in ('lang="en"', 'name="viewport"', 'role="status"', "aria-label", "tabIndex", "ArrowLeft", "fieldset",
+                 "prefers-color-scheme: dark", ":focus-visible"):  # fmt: skip
+        assert part in text, part
 
 
-def test_features_of_elsewhere_are_refused_where_nothing_tells_their_grid() -> None:
-    root, pictures = noting()
-    pictures.begin({"image": root.get_image_features("pixels", image_sizes=[WIDE])})  # outside the block
-    assert pictures.deal(types("ttt")) == [()]
-    with pytest.raises(UnsupportedError):
-        pictures.deal(types("iiiiii"))
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_same_bytes_and_two_runs(tmp_path: Path, suffix: str) -> None:
+    one = picture(kept(), tmp_path / f"a{suffix}").read_bytes()
+    assert picture(kept(), tmp_path / f"b{suffix}").read_bytes() == one
+    two = picture([kept(), kept()], tmp_path / f"c{suffix}", titles=["left", "right"])
+    if suffix == ".html":
+        assert [run["title"] for run in page_of(two)["runs"]] == ["left", "right"]
+    else:
+        with Image.open(two) as both, Image.open(io.BytesIO(one)) as alone:
+            assert both.height == 2 * alone.height and both.width == alone.width
 
 
-def test_rows_may_be_copies() -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[WIDE, HIGH, HIGH])
-        dealt = pictures.deal(types(*["iiiiii"] * 3, *["iiitiii"] * 3, *["ttt"] * 3))
-    assert grids(dealt) == [[WIDE]] * 3 + [[HIGH, HIGH]] * 3 + [[]] * 3
+def test_long_videos_are_sampled() -> None:
+    assert spread(5, 8) == [0, 1, 2, 3, 4]
+    some = spread(1800, 48)
+    assert len(some) == 48 and some[0] == 0 and some[-1] == 1799 and some == sorted(set(some))
+    assert spread(3, 1) == [0]
 
 
-@pytest.mark.parametrize("rows", [("iii", "iiiiii"), ("iiiiiiiii", "iii"), ("iiii",), ("iiiiii",), ("i" * 8, "i")])
-def test_what_was_noted_has_to_fit_the_rows(rows: tuple[str, ...]) -> None:
-    root, pictures = noting()
-    with pictures.watching(root):
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[WIDE, HIGH])
-        with pytest.raises(UnsupportedError):
-            pictures.deal(types(*rows))
+def test_frames_are_those_of_the_positions(tmp_path: Path) -> None:
+    shades = np.stack([np.full((32, 64, 3), 40 * number, np.uint8) for number in range(6)])
+    path = tmp_path / "v.mp4"
+    write_video(path, shades, 2)
+    own = medium(name=str(path), grid=(3, 1, 2), stop=6, size=(64, 32), seconds=((0.0, 1.0), (1.0, 2.0), (2.0, 3.0)))
+    for source in (None, list(shades), shades):
+        found = shown_positions(own, source, 8, 32)
+        assert [round(float(np.asarray(each.frame).mean()) / 40) for each in found] == [0, 2, 4]
+        assert all(each.readable and each.frame.size == (32, 16) for each in found)
+    sampled = shown_positions(own, None, 2, 32)
+    assert [each.at for each in sampled] == [0, 2]
 
 
-def test_a_tuple_is_looked_at_and_goes_nowhere() -> None:
-    root, pictures = noting()
-    root.get_image_features = lambda pixel_values, image_sizes=None: ("features",)  # type: ignore[method-assign]
-    with pictures.watching(root):
-        pictures.begin(None)
-        assert root.get_image_features("pixels", image_sizes=[WIDE]) == ("features",)
-        with pytest.raises(UnsupportedError):
-            pictures.deal(types("iiiiii"))
+def test_an_image_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "i.png"
+    Image.new("RGB", (80, 20), "red").save(path)
+    own = medium(kind="image", name=str(path), grid=(1, 2, 4), seconds=None, frames=())
+    run = page_of(picture(Kept((own,), kept().steps), tmp_path / "k.html"))["runs"][0]
+    image = base64.b64decode(run["media"][0]["positions"][0]["image"].split(",")[1])
+    with Image.open(io.BytesIO(image)) as seen:
+        red, green, _ = np.asarray(seen)[0, 0]
+    assert red > 240 and green < 20 and run["media"][0]["seconds"] is None
 
 
-def test_threads_have_prompts_of_their_own() -> None:
-    root, pictures = noting()
-    dealt: list[Any] = []
-
-    def other() -> None:
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[HIGH])
-        dealt.append(grids(pictures.deal(types("iii"))))
-
-    with pictures.watching(root):
-        pictures.begin(None)
-        root.get_image_features("pixels", image_sizes=[WIDE])
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-        assert grids(pictures.deal(types("iiiiii"))) == [[WIDE]]
-    assert dealt == [[[HIGH]]]
+def test_what_cannot_be_drawn_is_refused_and_leaves_the_old_file(tmp_path: Path) -> None:
+    old = tmp_path / "k.html"
+    old.write_text("old")
+    for wrong in ({"path": tmp_path / "k.gif"}, {"path": old, "titles": ["a", "b"]}, {"path": old, "sources": []}):
+        with pytest.raises(ConfigError):
+            picture(kept(), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        picture(Kept((), ()), old)
+    assert old.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["k.html"]
 
 
-def test_a_model_that_is_not_asked_for_features() -> None:
-    with pytest.raises(SetupError, match="get_image_features"), noting()[1].watching(SimpleNamespace()):
-        pass
+# ---- the commands
+
+
+def test_the_commands_know_the_forms() -> None:
+    assert PICTURES == SUFFIXES
+
+
+def test_show_draws_two_methods_about_the_bundled_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "k.html"
+    assert main(["show", "--config", "paper", "--beside", "fastv", "--out", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["picture"] == str(path) and [each["config"] for each in told["answers"]] == ["paper", "fastv"]
+    runs = page_of(path)["runs"]
+    assert [run["title"] for run in runs] == ["paper", "fastv"]
+    assert [run["steps"][-1]["left"] for run in runs] == [each["kept"] for each in told["answers"]]
+    assert all(each["readable"] for run in runs for each in run["media"][0]["positions"])
+
+
+def test_ask_draws_also_when_it_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--compare"]):
+        path = tmp_path / f"k{len(more)}.png"
+        assert main(["demo", "--picture", str(path), "--json", *more]) == 0
+        assert json.loads(capsys.readouterr().out)["picture"] == str(path)
+        with Image.open(path) as image:
+            assert image.width > 900
+    assert main(["demo", "--picture", str(tmp_path / "k.txt")]) == 2
+    assert main(["show", "--out", str(tmp_path / "no" / "k.html")]) == 2

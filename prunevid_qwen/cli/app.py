@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, catalogue, chat, doctor, evaluate, lmms, reproduce, train, tune
+from prunevid_qwen.cli import ask, bench, catalogue, chat, doctor, evaluate, lmms, reproduce, show, train, tune
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -73,6 +73,7 @@ for within, works in (
         app,
         (
             chat.chat,
+            show.show,
             ask.batch,
             catalogue.methods,
             catalogue.models,

@@ -22,6 +22,9 @@ TOY = (
     "{}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or a folder "
     "that holds it"
 )
+PICTURES = (".html", ".png")
+"""Endings of files that `prunevid_qwen.pictures` writes; known here without loading torch."""
+
 OF_DEMO = """\
 The same as ask; without a video, about the clip that comes with the package.
 
@@ -42,6 +45,7 @@ def ask(
     config: str = CONFIG,
     max_new_tokens: int = opt(64, "Longest answer. Default: 64.", "INT", least=1),
     compare: bool = opt(False, "Also answer without pruning, side by side.", None, PANEL),
+    picture: Path | None = opt(None, "Also draw which tokens were kept: a .html page or .png.", "FILE", PANEL),
     start: float | None = opt(None, "From this second of the video.", "SECONDS", SAMPLING, rest=True),
     end: float | None = opt(None, "Up to this second of the video.", "SECONDS", SAMPLING, rest=True),
     model: ModelOptions,
@@ -58,10 +62,13 @@ def ask(
       ... --keep_ratio 0.2 --compare            also without pruning, side by side
       ... --selector fastv --selector.layers 3  an option of one method, in full
       ... --selector fastv --help               the options of that method
+      ... --picture kept.html                   which tokens were kept, for a browser
       ... --json > answer.json                  all but the one object goes to stderr
     """
+    if picture is not None:
+        check_picture(picture)
     built = build_config(config, pruning.given)
-    videos, images, question = _told_apart(words or [], question)
+    videos, images, question = told_apart(words or [], question)
     videos, images = [*(video_path or ()), *videos], [*(image or ()), *images]
     expected = None
     if demo and not (videos or images):
@@ -87,15 +94,43 @@ def ask(
         if output.as_json:
             output.note(f"Model: {who}")
         if compare:
-            found = compared(loaded, built, shown, max_new_tokens, report.tell_encoded, report.tell)
+            held = picture is not None
+            found = compared(loaded, built, shown, max_new_tokens, report.tell_encoded, report.tell, keep_map=held)
         else:
             shows = {"streamer": report.streamer(loaded), "progress": report.tell_encoded}
+            shows |= {"keep_map": picture is not None}
             found = loaded.generate(**shown, **shows, max_new_tokens=max_new_tokens, return_stats=True)
     told = {"question": question, "answer": found["answer"], "stats": found["stats"]}
     told |= {} if expected is None else {"expected_answer": expected}
     told |= {name: found[name] for name in found if compare}
+    if picture is not None:
+        told["picture"] = str(draw([found], question or "", picture, [*videos, *images], [config]))
     report.show(told)
-    return Done(told, "")
+    return Done(told, "" if picture is None else f"picture: {picture}")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a file for a picture before a model is loaded.
+
+    Raises:
+        ConfigError: its ending names no form, or its folder does not exist.
+    """
+    if path.suffix.lower() not in PICTURES or not path.absolute().parent.is_dir():
+        forms = " or ".join(PICTURES)
+        raise ConfigError(f"a picture is a {forms} file, in a folder that exists; got {quoted(str(path))}")
+
+
+def draw(answers: Sequence[Any], question: str, path: Path, sources: Sequence[str], titles: Sequence[str]) -> Path:
+    """Draw what was kept of answers to one question side by side; sources and errors are those of `picture`."""
+    import dataclasses
+
+    from prunevid_qwen.pictures import picture
+
+    kept = [dataclasses.replace(answer.kept, question=question, answer=answer["answer"]) for answer in answers]
+    try:
+        return picture(kept, path, None if any(len(each.media) != len(sources) for each in kept) else sources, titles)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}): name another file") from error
 
 
 def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> Any:
@@ -110,7 +145,7 @@ def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> 
     return PrunedVLM.from_pretrained(model.model_path, config=config, **loading)
 
 
-def _told_apart(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
+def told_apart(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
     """Tell videos, images and the question apart among words without ``--``: ``video.mp4 "What happens?"``."""
     from prunevid_qwen.video.data_uris import is_data_uri
     from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES

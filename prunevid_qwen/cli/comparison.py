@@ -15,6 +15,7 @@ from math import ceil
 from statistics import median, median_low
 from typing import Any
 
+from prunevid_qwen.answers.answer import Answer
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.config.media_reading import STOCK_ENCODER
@@ -39,7 +40,8 @@ def compared(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda words: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Any]:
+    keep_map: bool = False,
+) -> Answer:
     """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
 
     Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
@@ -51,6 +53,7 @@ def compared(
         progress: called with the frames encoded so far and those of all videos.
         tell: called with what comes next, in words.
         clock: returns seconds.
+        keep_map: hold which tokens the pruned side kept.
 
     Returns:
         Ready for JSON: "answer" and "stats" of the pruned side's middle turn, "baseline" with those of the other's,
@@ -71,13 +74,16 @@ def compared(
     began = clock()
     while len(turns) < _LEAST_TURNS or (len(turns) < _MOST_TURNS and clock() - began < _LONGEST):
         tell(f"answering with and without pruning, turn {len(turns) + 1} of at most {_MOST_TURNS}")
-        pruned, full = (side.answer(own, max_new_tokens=max_new_tokens) for side, own in zip(sides, media, strict=True))
+        pruned, full = (
+            side.answer(own, max_new_tokens=max_new_tokens, keep_map=keep_map and side is sides[0])
+            for side, own in zip(sides, media, strict=True)
+        )
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns], apart)
     found["encoded_once"] = prepared.encoded is not None and not apart
     seconds = found["decoder_seconds"].values()  # of the pruned turns, of the others
     pruned, full = (turns[each.index(median_low(each))][side] for side, each in enumerate(seconds))
-    return {
+    result = {
         "answer": pruned["answer"],
         "stats": pruned["stats"],
         "baseline": full,
@@ -86,6 +92,7 @@ def compared(
         "comparison": found,
         "warmed_up": True,
     }
+    return Answer.of(result, pruned.kept if keep_map else None)
 
 
 def seconds_of(stats: Stats, *parts: str) -> float:

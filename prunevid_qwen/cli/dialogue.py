@@ -207,7 +207,7 @@ class Dialogue:
         console.print(escape(times_line(stats)), soft_wrap=True)
 
     def _show(self, path: str) -> None:
-        from prunevid_qwen.pictures import picture  # type: ignore[import-not-found]
+        from prunevid_qwen.pictures import picture
 
         answer = self._last("/show")
         self.shown += 1

@@ -22,7 +22,7 @@ MOST_POSITIONS, WIDTH, QUALITY = 48, 320, 82
 def page(runs: Sequence[Kept], sources: Sequence[Any] | None = None, titles: Sequence[str] = ()) -> bytes:
     """Write the page of one answer, or of several side by side; the arguments are those of `picture`."""
     content = {"runs": [facts_of(run, sources, titles[number] if titles else "") for number, run in enumerate(runs)]}
-    said = json.dumps(content, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
+    said = json.dumps(content, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c").replace(">", "\\u003e")
     here = files("prunevid_qwen.pictures")
     parts = {name: here.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
     out, name = parts["html"], runs[0].question or "Which tokens were kept"

@@ -71,11 +71,8 @@ def token() -> Iterator[Finding]:
 
 def why_not_writable(folder: Path) -> str | None:
     """Return why no file can be made in a folder, or in one that is to be made; None if it can."""
-    place = _nearest(folder)
-    if not place.is_dir():
-        return f"{place} is a file"
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
             return None
     except OSError as error:
         return str(error.strerror or error)

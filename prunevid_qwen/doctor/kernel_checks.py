@@ -114,10 +114,30 @@ def _question_attention(device: str) -> float:
     return _units(got, wanted)
 
 
+def _segments(device: str) -> float:
+    """Lengths of a video's segments, counted by hand: a run alone of its label joins the longer of its neighbours."""
+    import torch
+
+    from prunevid_qwen.kernels.launch import wants_triton
+
+    labels = torch.tensor([0, 0, 1, 0, 2, 2, 2, 1, 1], device=device)
+    if wants_triton(labels):
+        from prunevid_qwen.kernels.triton_segments import contiguous_segments
+
+        found = contiguous_segments(labels)
+        lengths = found.length[: int(found.number)]
+    else:
+        from prunevid_qwen.stage1_merge.prunevid.segments import refine_segments
+
+        lengths = torch.unique_consecutive(refine_segments(labels), return_counts=True)[1]
+    return 0.0 if lengths.tolist() == [2, 5, 2] else float("inf")
+
+
 _CASES: dict[str, Callable[[str], float]] = {
     "clustering": _dpc_knn,
     "means of groups": _cluster_mean,
     "similarity over time": _temporal_similarity,
+    "segments of time": _segments,
     "cutting the cache": _cache_compaction,
     "attention of the question": _question_attention,
 }

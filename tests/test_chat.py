@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import ask as answering
-from prunevid_qwen.cli import main
+from prunevid_qwen.cli import dialogue, main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError
+from prunevid_qwen.kept import Kept
 from prunevid_qwen.processes.interruption import interruption
 from tests.stub_model import clip, receipt
 
@@ -25,25 +26,31 @@ Run = Callable[..., int]
 
 
 class Answered(dict[str, Any]):
-    kept = "the tokens that were kept"
+    kept = Kept((), ())
 
 
 class StubVideo:
     """Answers with the number of the question, or raises what the question says."""
 
-    def __init__(self, model: StubTalker, path: str, window: tuple[Any, Any]) -> None:
-        self.model, self.path, self.window = model, path, window
+    def __init__(
+        self, model: StubTalker, path: str, start: float | None = None, end: float | None = None, _tell: Any = None
+    ) -> None:
+        self.model, self.path, self.window = model, path, (start, end)
         self.history: list[str] = []
-        self.closed = False
+        model.opened.append(self)
 
-    def chat(self, text: str, *, streamer: Any, **given: Any) -> Answered:
-        assert not self.closed
+    def under(self, model: StubTalker) -> StubVideo:
+        other = StubVideo(model, self.path, *self.window)
+        other.history = self.history
+        return other
+
+    def chat(self, question: str, *, streamer: Any, **given: Any) -> Answered:
         self.model.given.append(given)
         if streamer is not None:
             streamer.on_finalized_text("answer ")
-        if text in RAISED:
-            raise RAISED[text]
-        self.history.append(text)
+        if question in RAISED:
+            raise RAISED[question]
+        self.history.append(question)
         sys.stdout.write("a library talks\n")
         if streamer is not None:
             streamer.on_finalized_text(f"{len(self.history)}", stream_end=True)
@@ -52,12 +59,9 @@ class StubVideo:
     def reset(self) -> None:
         self.history.clear()
 
-    def close(self) -> None:
-        self.closed = True
-
 
 class StubTalker:
-    """Opens videos and remembers them; a model with another config shares that memory."""
+    """Remembers the videos that were opened; a model with another config shares that memory."""
 
     tokenizer = None
 
@@ -66,10 +70,6 @@ class StubTalker:
 
     def with_config(self, config: PruneVidConfig) -> StubTalker:
         return StubTalker(config, self.opened, self.given)
-
-    def open(self, path: str, *, start: Any, end: Any) -> StubVideo:
-        self.opened.append(StubVideo(self, path, (start, end)))
-        return self.opened[-1]
 
 
 RAISED: dict[str, BaseException] = {
@@ -84,6 +84,7 @@ RAISED: dict[str, BaseException] = {
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[StubVideo]:
     """The videos that were opened, in order."""
     found: list[StubVideo] = []
+    monkeypatch.setattr(dialogue, "OneVideo", StubVideo)
     monkeypatch.setattr(answering, "load", lambda model, config, shown: StubTalker(config, found, []))
     return found
 
@@ -130,8 +131,7 @@ def test_a_pipe_is_a_question_a_line_and_answers_alone(piped: Run, opened: Any, 
     assert said.out == "answer 1\nanswer 2\n" and "a library talks" in said.err
     (video,) = opened
     assert (video.path, video.window, video.history) == (clip, (2.0, None), ["What is red?", "And then?"])
-    assert video.closed
-    assert video.model.given[0] == {"max_new_tokens": 9, "return_stats": True, "keep_map": True}
+    assert video.model.given[0] == {"max_new_tokens": 9, "keep_map": True}
 
 
 def test_a_question_that_fails_is_the_exit_code_and_the_others_are_answered(piped: Run, clip: str, capsys: Any) -> None:
@@ -156,7 +156,7 @@ def test_json_is_an_object_a_line(piped: Run, clip: str, capsys: Any) -> None:
 
 def test_ctrl_c_ends_a_pipe(piped: Run, opened: Any, clip: str) -> None:
     assert piped("one", "Ctrl-C", "two", words=(clip,)) == 130
-    assert opened[0].closed and opened[0].history == ["one"]
+    assert opened[0].history == ["one"]
 
 
 # ---- a terminal
@@ -164,14 +164,14 @@ def test_ctrl_c_ends_a_pipe(piped: Run, opened: Any, clip: str) -> None:
 
 def test_ctrl_c_stops_an_answer_and_not_the_program(typed: Run, opened: Any, clip: str, capsys: Any) -> None:
     assert typed("one", "Ctrl-C", KeyboardInterrupt(), "two", words=(clip,)) == 0
-    assert opened[0].history == ["one", "two"] and opened[0].closed
+    assert opened[0].history == ["one", "two"]
     said = capsys.readouterr()
     assert "answer 2\n" in said.out and "stopped" in said.err
 
 
 def test_a_closed_terminal_ends_the_program(typed: Run, opened: Any, clip: str) -> None:
     assert typed("one", "SIGHUP", "two", words=(clip,)) == 129
-    assert opened[0].history == ["one"] and opened[0].closed
+    assert opened[0].history == ["one"]
     assert typed(interruption(15), words=(clip,)) == 143
 
 
@@ -199,7 +199,7 @@ def test_another_video(piped: Run, opened: Any, clip: str, tmp_path: Path) -> No
     assert [(each.path, each.window) for each in opened] == [
         (clip, (2.0, None)), (str(other), (None, None)), (clip, (None, None)),
     ]  # fmt: skip
-    assert all(each.closed for each in opened) and opened[1].history == ["two"]
+    assert opened[1].history == ["two"]
 
 
 def test_a_video_that_is_not_there_leaves_the_first_open(piped: Run, opened: Any, clip: str) -> None:
@@ -212,7 +212,7 @@ def test_keeping_another_share(piped: Run, opened: Any, clip: str, capsys: Any) 
     assert piped("one", "/keep 0.2", "two", "/keep 5", "/keep", "three", words=words) == ConfigError.exit_code
     before, after = (each.model.config for each in opened)
     assert (before.keep_ratio, after.keep_ratio, after) == (0.5, 0.2, before.replace(keep_ratio=0.2))
-    assert opened[1].history == ["two", "three"] and opened[0].closed and opened[1].path == clip
+    assert opened[1].history == ["one", "two", "three"], "the conversation goes on"
 
 
 def test_the_receipt_and_the_page(
@@ -227,7 +227,7 @@ def test_the_receipt_and_the_page(
     assert drawn == []
     assert piped("one", "/stats", "/show", "/show", "/show mine.html", "/show no/x.html", words=(clip,)) == 2
     assert [path.name for _, path in drawn] == ["kept-1.html", "kept-2.html", "mine.html"]
-    assert {kept for kept, _ in drawn} == {Answered.kept}
+    assert {kept.question for kept, _ in drawn} == {"one"}
     assert "after stage 2" in capsys.readouterr().out
 
 

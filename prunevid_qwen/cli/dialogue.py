@@ -8,13 +8,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
 from prunevid_qwen.cli.ask import check_asked
+from prunevid_qwen.cli.one_video import OneVideo
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
@@ -52,6 +53,13 @@ class Opening:
     given: Mapping[str, Any]
 
 
+class Said(NamedTuple):
+    """A question and its `Answer`."""
+
+    question: str
+    found: Any
+
+
 class Dialogue:
     """Asks a model about one video at a time, until the input ends.
 
@@ -66,32 +74,28 @@ class Dialogue:
         from rich.console import Console
 
         self.model, self.output, self.longest = model, output, max_new_tokens
-        self.start, self.end, self.build, self.given = opening.start, opening.end, opening.build, dict(opening.given)
+        self.build, self.given = opening.build, dict(opening.given)
         self.typed = sys.stdin.isatty()
         self.err = Console(stderr=True, highlight=False)
-        self.last: Any = None  # the last answer
+        self.last: Said | None = None
         self.failed = 0  # exit code of the first line that failed
         self.shown = 0  # pages written
-        self.path = opening.path
-        self.video = self._opened(model, opening.path)
+        self.video = self._opened(opening.path, opening.start, opening.end)
 
     def go_on(self) -> int:
         """Answer line by line; return the exit code: of a pipe that of the first line that failed."""
         if self.typed:
             self.output.note("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.")
-        try:
-            for line in self._lines():
-                try:
-                    if self._carried_out(line.strip()) == "/quit":
-                        break
-                except PruneVidError as error:
-                    self._refuse(error)
-                except KeyboardInterrupt as interruption:
-                    if not self.typed or signal_of(interruption) != signal.SIGINT:
-                        raise  # of a pipe, and a terminal that is closed: that is the program's end
-                    self._note("\nstopped; the question is forgotten")
-        finally:
-            self.video.close()
+        for line in self._lines():
+            try:
+                if self._carried_out(line.strip()) == "/quit":
+                    break
+            except PruneVidError as error:
+                self._refuse(error)
+            except KeyboardInterrupt as interruption:
+                if not self.typed or signal_of(interruption) != signal.SIGINT:
+                    raise  # of a pipe, and a terminal that is closed: that is the program's end
+                self._note("\nstopped; the question is forgotten")
         return 0 if self.typed else self.failed
 
     def _lines(self) -> Iterator[str]:
@@ -139,7 +143,7 @@ class Dialogue:
     def _answer(self, question: str) -> None:
         from prunevid_qwen.cli.report import streamer_to
 
-        out, status = self.output.stdout, self.err.status("Thinking ...")
+        out = self.output.stdout
         begun = ended = False
 
         def told(text: str, last: bool) -> None:
@@ -151,17 +155,13 @@ class Dialogue:
                 out.flush()
 
         streamer = None if self.output.as_json else streamer_to(told, self.model.tokenizer)
-        if self.typed and self.err.is_terminal and not self.output.quiet:
-            status.start()
-        try:
-            found = self.video.chat(
-                question, max_new_tokens=self.longest, return_stats=True, keep_map=True, streamer=streamer
-            )
-        finally:
-            status.stop()
-            if begun and not ended:  # stopped or failed midway: what follows begins a line of its own
-                out.write("\n")
-        self.last = found
+        with self._waiting("Thinking") as status:
+            try:
+                found = self.video.chat(question, max_new_tokens=self.longest, keep_map=True, streamer=streamer)
+            finally:
+                if begun and not ended:  # stopped or failed midway: what follows begins a line of its own
+                    out.write("\n")
+        self.last = Said(question, found)
         if self.output.as_json:
             self._tell({"question": question, "answer": found["answer"], "stats": found["stats"]})
         elif not begun:  # an empty answer has its line too
@@ -177,9 +177,7 @@ class Dialogue:
             raise ConfigError("/video needs a path: /video PATH")
         path = path if Path(path).exists() else (shlex.split(path) or [path])[0]  # with quotes, or spaces as they are
         check_asked([path], (), "any")
-        self.start = self.end = None  # seconds of the other one
-        self._replace(self._opened(self.model, path))
-        self.path = path
+        self.video, self.last = self._opened(path), None
         self._said("/video", f"about {path} from now on; the conversation begins anew")
 
     def _keep(self, share: str) -> None:
@@ -187,13 +185,12 @@ class Dialogue:
             raise ConfigError("/keep needs a share of the tokens above 0 and up to 1: /keep 0.2")
         given = {**self.given, "keep_ratio": share}
         given.pop("pruning_rate", None)  # which says the same thing in other words
-        model = self.model.with_config(self.build(given))
-        self._replace(self._opened(model, self.path))
-        self.model, self.given = model, given
-        self._said("/keep", f"{share} of the tokens are kept from now on; the conversation begins anew")
+        self.model = self.model.with_config(self.build(given))
+        self.video, self.given = self.video.under(self.model), given
+        self._said("/keep", f"{share} of the tokens are kept from the next question on")
 
     def _stats(self, _rest: str) -> None:
-        stats = self._last("/stats")["stats"]
+        stats = self._last("/stats").found["stats"]
         if self.output.as_json:
             self._tell({"command": "/stats", "stats": stats})
             return
@@ -209,12 +206,12 @@ class Dialogue:
     def _show(self, path: str) -> None:
         from prunevid_qwen.pictures import picture
 
-        answer = self._last("/show")
+        last = self._last("/show")
         self.shown += 1
         place = Path(path or f"kept-{self.shown}.html")
         if not place.absolute().parent.is_dir():
             raise ConfigError(f"/show {quoted(path)}: the folder {place.absolute().parent} does not exist")
-        picture(answer.kept, place)
+        picture(replace(last.found.kept, question=last.question), place)
         self._said("/show", f"wrote {place.absolute()}")
 
     def _reset(self, _rest: str) -> None:
@@ -227,14 +224,26 @@ class Dialogue:
 
     # ---- what they share
 
-    def _opened(self, model: Any, path: str) -> Any:
-        return model.open(path, start=self.start, end=self.end)
+    def _opened(self, path: str, start: float | None = None, end: float | None = None) -> OneVideo:
+        """Read and encode a video; on a terminal, say how far that is."""
+        with self._waiting("Reading and encoding") as status:
 
-    def _replace(self, video: Any) -> None:
-        self.video.close()
-        self.video, self.last = video, None
+            def tell(done: int, frames: int) -> None:
+                status.update(f"Reading and encoding, {done}/{frames} frames ...")
 
-    def _last(self, command: str) -> Any:
+            return OneVideo(self.model, path, start, end, tell)
+
+    @contextlib.contextmanager
+    def _waiting(self, what: str) -> Iterator[Any]:
+        status = self.err.status(f"{what} ...")
+        if self.typed and self.err.is_terminal and not self.output.quiet:
+            status.start()
+        try:
+            yield status
+        finally:
+            status.stop()
+
+    def _last(self, command: str) -> Said:
         if self.last is None:
             raise ConfigError(f"{command} is about an answer, and there is none yet: ask something first")
         return self.last
@@ -261,13 +270,9 @@ class Dialogue:
 
 
 def short_receipt(stats: Mapping[str, Any]) -> str:
-    """Return one line of a receipt: the tokens that were kept, the time, and what the session saved."""
-    tokens, session = stats["tokens"], stats.get("session") or {}
-    said = []
+    """Return one line of a receipt: the tokens that were kept, and the time."""
+    tokens, said = stats["tokens"], f"{stats['seconds']['total']:.1f} s"
     if tokens["visual"]:
         share = percent(tokens["after_stage2"] / tokens["visual"])
-        said.append(f"{share} of {tokens['visual']:,} visual tokens kept")
-    said.append(f"{stats['seconds']['total']:.1f} s")
-    if session.get("vision") == "reused":
-        said.append("prompt and video reused" if session.get("prefix") == "reused" else "video reused")
-    return f"[{'; '.join(said)}]"
+        said = f"{share} of {tokens['visual']:,} visual tokens kept; {said}"
+    return f"[{said}]"

@@ -46,6 +46,10 @@ class StubVideo:
 
     def chat(self, question: str, *, streamer: Any, **given: Any) -> Answered:
         self.model.given.append(given)
+        if question == "say nothing":
+            if streamer is not None:
+                streamer.on_finalized_text("", stream_end=True)
+            return Answered(answer="", stats=receipt())
         if streamer is not None:
             streamer.on_finalized_text("answer ")
         if question in RAISED:
@@ -126,9 +130,12 @@ def typed(monkeypatch: pytest.MonkeyPatch, opened: list[StubVideo]) -> Run:
 
 
 def test_a_pipe_is_a_question_a_line_and_answers_alone(piped: Run, opened: Any, clip: str, capsys: Any) -> None:
-    assert piped("What is red?", "", "  And then?  ", words=(clip, "--start", "2", "--max_new_tokens", "9")) == 0
+    assert (
+        piped("What is red?", "", "  And then?  ", "say nothing", words=(clip, "--start", "2", "--max_new_tokens", "9"))
+        == 0
+    )
     said = capsys.readouterr()
-    assert said.out == "answer 1\nanswer 2\n" and "a library talks" in said.err
+    assert said.out == "answer 1\nanswer 2\n\n" and "a library talks" in said.err
     (video,) = opened
     assert (video.path, video.window, video.history) == (clip, (2.0, None), ["What is red?", "And then?"])
     assert video.model.given[0] == {"max_new_tokens": 9, "keep_map": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,16 @@ def test_answers_are_those_of_the_whole_conversation(name: str, monkeypatch: pyt
     monkeypatch.setattr(
         EncodedVideos, "encode", lambda self, *given, **named: encoded.append(1) or stock(self, *given, **named)
     )
+    asked: list[list[int]] = []
+    stock_generate = model.model.generate
+
+    def generate(**inputs: Any) -> Any:
+        asked.append(inputs["input_ids"][0].tolist())
+        return stock_generate(**inputs)
+
+    monkeypatch.setattr(model.model, "generate", generate)
     video, told = OneVideo(model, clip), list[tuple[int, int]]()
+    video._prepared = replace(video._prepared, seconds={"read": 1e3, "vision": 1e3, "total": 2e3})
     chunks = len(encoded)
     first, second = (video.chat(each, max_new_tokens=4) for each in QUESTIONS)
     assert chunks >= 1 and len(encoded) == chunks, "the video is encoded when it is opened, and never again"
@@ -39,8 +49,11 @@ def test_answers_are_those_of_the_whole_conversation(name: str, monkeypatch: pyt
         assert ours["answer"] == theirs["answer"]
         for part in ("tokens", "input", "stage1", "stage2", "stage3"):
             assert ours["stats"][part] == theirs["stats"][part], part
+    assert asked[:2] == asked[2:], "token by token"
     assert video.history == [*said, second["answer"]]
-    assert first["stats"]["seconds"]["vision"] > 0 and first["stats"]["seconds"]["read"] > 0
+    seconds = [each["stats"]["seconds"] for each in (first, second)]
+    for part, least in (("read", 1e3), ("vision", 1e3), ("total", 2e3)):
+        assert seconds[0][part] >= least > seconds[1][part], "the video's are the first answer's"
 
     fewer = video.under(model.with_config(get_config("paper").replace(keep_ratio=0.1)))
     third = fewer.chat("How many objects are there?", max_new_tokens=4, keep_map=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from prunevid_qwen.answers.follow_up import (
     with_cache_named,
 )
 from prunevid_qwen.answers.results import results_of
+from prunevid_qwen.answers.session import OpenVideo
 from prunevid_qwen.answers.streamer import check_streamed, ends_streamer
 from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
@@ -236,9 +236,8 @@ class PrunedVLM:
             output = self.model.generate(**turn.inputs, streamer=streamer, **more)
             remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
         turn.note(trace)
-        seconds = {"read": 0.0, "total": time.perf_counter() - began}
-        correct = partial(turn.correct, trace)
-        return results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats, words, correct)[0]
+        own = output, [turn.sample], turn.inputs, trace, {"read": 0.0, "total": time.perf_counter() - began}
+        return results_of(self, *own, with_stats, words, partial(turn.correct, trace))[0]
 
     def prepare(
         self,
@@ -256,13 +255,17 @@ class PrunedVLM:
         The arguments are those of `generate`. This object's config samples the videos and reads the vision encoder.
         """
         began = time.perf_counter()
-        given = (video_path, question, images, messages, start, end)
-        with ExitStack() as stack:
-            opened, single = stack.enter_context(opened_samples(self._reading, self.config, self._tower, *given))
-            for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
-                stack.enter_context(context)
-            encoded = stack.enter_context(self.frontend.memory(self._tower))
-            return Prepared.of(self.frontend, opened, single, encoded, progress, began, self.config.reading)
+        words, given = words_asked(question, messages), (video_path, question, images, messages, start, end)
+        opening = opened_samples(self._reading, self.config, self._tower, *given)
+        hooked, memory = pruned(self.model, self._what), self.frontend.memory(self._tower)
+        with opening as (opened, single), self._lock, torch.inference_mode(), hooked, memory as encoded:
+            return Prepared.of(self.frontend, opened, single, encoded, progress, began, self.config.reading, words)
+
+    def open(
+        self, video_path: Any, *, start: float | None = None, end: float | None = None, progress: Progress | None = None
+    ) -> OpenVideo:
+        """Read and encode a video once, for many questions; see `OpenVideo`."""
+        return OpenVideo(self, video_path, start, end, progress)
 
     @ends_streamer
     def answer(self, prepared: Prepared, *, keep_map: bool = False, **generate_arguments: Any) -> Any:
@@ -270,8 +273,7 @@ class PrunedVLM:
 
         Args:
             prepared: the return value of `prepare`. It does not change, and its videos are not sampled again.
-            keep_map: as in `generate`; the questions' words are not known here.
-            generate_arguments: as in `generate`.
+            keep_map, generate_arguments: as in `generate`.
 
         Returns:
             As in `generate`. In the receipt, the seconds of reading and of the encoder are those of `prepare`.
@@ -286,8 +288,8 @@ class PrunedVLM:
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
-        words = [""] * len(inputs["input_ids"]) if keep_map else None
-        results = results_of(self, output, prepared.samples, inputs, trace, seconds, True, words)
+        own = output, prepared.samples, inputs, trace, seconds
+        results = results_of(self, *own, True, prepared.asked if keep_map else None)
         return results[0] if prepared.single else results
 
     @property

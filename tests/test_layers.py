@@ -26,8 +26,8 @@ FLOORS = (
     ("vision",),
     ("forward", "contract"),
     ("loading", "receipt", "kept"),
-    ("inputs",),
-    ("answers", "pictures"),
+    ("inputs", "pictures"),
+    ("answers",),
     ("model",),
     ("evaluation", "doctor"),
     ("training",),  # stores its runs as evaluation does

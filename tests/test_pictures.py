@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunevid_qwen import ConfigError
+from prunevid_qwen import Answer, ConfigError
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.cli.ask import PICTURES
 from prunevid_qwen.kept import Kept, KeptMedium, KeptStep
@@ -143,6 +144,14 @@ def test_what_cannot_be_drawn_is_refused_and_leaves_the_old_file(tmp_path: Path)
     with pytest.raises(ConfigError, match="nothing to draw"):
         picture(Kept((), ()), old)
     assert old.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["k.html"]
+
+
+def test_a_notebook_shows_the_page_of_an_answer() -> None:
+    shown = Answer.of({"answer": "a"}, kept()).show()._repr_html_()
+    (page,) = re.findall(r'srcdoc="([^"]*)"', shown)
+    assert html.unescape(page).startswith("<!doctype html>") and "fastv" in page
+    with pytest.raises(ConfigError):
+        Answer.of({"answer": "a"}, None).show()
 
 
 # ---- the commands

@@ -37,6 +37,7 @@ from prunevid_qwen.vision.carried import Carried, Count
 from prunevid_qwen.vision.options import VisionOptions
 from prunevid_qwen.vision.plan import sources
 from prunevid_qwen.vision.tower import Reuse, reusing
+from tests import flash_attention
 from tests.tolerances import LOGITS, close
 from tests.vision_towers import (
     FORMS,
@@ -252,14 +253,17 @@ def test_padding_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("family", FORMS)
-def test_attention_implementations(family: str) -> None:
+def test_attention_implementations(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = half_still(GRID, 3)
+    flash_attention.install(monkeypatch)
+    models = [deep_model(family, "sdpa"), deep_model(family, "eager")]
+    models.append(flash_attention.flash_model(deep_model(family, "eager")))
     outputs = []
-    for attention in ("sdpa", "eager"):
-        model = deep_model(family, attention)
+    for model in models:
         with reusing(adapter_for(model), BOTH):
             outputs.append(levels_of(call(model, pixels, GRID)))
     close(outputs[1], outputs[0], LOGITS)
+    close(outputs[2], outputs[0], LOGITS)
 
 
 @pytest.mark.parametrize("family", FORMS)

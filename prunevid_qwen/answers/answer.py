@@ -8,6 +8,7 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.messages import read_messages
 from prunevid_qwen.kept import Kept
+from prunevid_qwen.pictures.html import InNotebook, page
 
 
 class Answer(dict[str, Any]):
@@ -38,6 +39,17 @@ class Answer(dict[str, Any]):
                 "model.generate(video, question, keep_map=True)"
             )
         return self._kept
+
+    def show(self, sources: Sequence[Any] | None = None) -> InNotebook:
+        """Return the page of what was kept, for a notebook; elsewhere `prunevid_qwen.pictures.picture` writes it.
+
+        Args:
+            sources: the videos and images as they were asked about, if they came from memory and not from files.
+
+        Raises:
+            ConfigError: as ``kept``.
+        """
+        return InNotebook(page([self.kept], sources).decode())
 
 
 def words_asked(question: str | Sequence[str] | None, messages: Sequence[Mapping[str, Any]] | None) -> list[str]:

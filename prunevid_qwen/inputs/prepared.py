@@ -37,6 +37,7 @@ class Prepared:
         seconds: "read" (reading that the encoder did not hide, and making the inputs), "vision" (the encoder) and
             "total".
         vision: what was asked of the vision encoder.
+        asked: the words of each question.
     """
 
     samples: tuple[PromptSource, ...]
@@ -45,6 +46,7 @@ class Prepared:
     inputs: dict[str, Tensor]
     seconds: dict[str, float]
     vision: VisionOptions = field(default_factory=VisionOptions)
+    asked: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -56,6 +58,7 @@ class Prepared:
         progress: Progress | None,
         began: float,
         reading: Reading,
+        asked: Sequence[str] = (),
     ) -> Prepared:
         """Encode the media of opened samples, each once; inside `Frontend.memory`.
 
@@ -67,6 +70,7 @@ class Prepared:
             progress: called with the frames encoded so far and those of all videos.
             began: `time.perf_counter` when the call began.
             reading: of the config: what it asks of the vision encoder.
+            asked: the words of each question.
         """
         opening = time.perf_counter() - began
         media = [each for sample in opened for each in sample.media]
@@ -78,7 +82,7 @@ class Prepared:
             inputs = frontend.batch(samples)
         read = opening + encoding.waited + time.perf_counter() - making
         seconds = {"read": read, "vision": encoding.encoded, "total": time.perf_counter() - began}
-        return cls(samples, single, encoded, inputs, seconds, vision_options(reading))
+        return cls(samples, single, encoded, inputs, seconds, vision_options(reading), tuple(asked))
 
     def inputs_for(self, frontend: Frontend, device: torch.device, reading: Reading) -> dict[str, Tensor]:
         """Return the inputs on a device, for a config whose methods need images as ``frontend`` reads them.

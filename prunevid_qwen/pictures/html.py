@@ -7,6 +7,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +18,26 @@ from prunevid_qwen.pictures.shown import ShownPosition, shown_positions
 
 MOST_POSITIONS, WIDTH, QUALITY = 48, 320, 82
 """Frames shown of a video, their width in pixels, and their JPEG quality: about 1 MB a page."""
+
+
+@dataclass(frozen=True)
+class InNotebook:
+    """A page that a notebook shows in a frame of its own.
+
+    Args:
+        text: the page.
+        height: of the frame, in pixels.
+    """
+
+    text: str
+    height: int = 720
+
+    def _repr_html_(self) -> str:
+        style = f"width: 100%; height: {self.height}px; border: 0"
+        said = html.escape(self.text, quote=True)
+        return (
+            f'<iframe title="Which tokens were kept" style="{style}" srcdoc="{said}" sandbox="allow-scripts"></iframe>'
+        )
 
 
 def page(runs: Sequence[Kept], sources: Sequence[Any] | None = None, titles: Sequence[str] = ()) -> bytes:

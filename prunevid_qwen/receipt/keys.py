@@ -209,8 +209,18 @@ class Versions(TypedDict):
     python: Annotated[str, Key("version")]
 
 
+class Session(TypedDict):
+    """Questions about an open video: what was not done again for this one."""
+
+    question: Annotated[int, Key("number of this question in the session, from 1")]
+    vision: Annotated[str, Key('"encoded" for this answer, or "reused"')]
+    why: Annotated[str | None, Key("why the video was not reused, where it never is")]
+    video_bytes: Annotated[int, Key("that the session holds of the encoded video", "bytes")]
+
+
 class _Asked(TypedDict, total=False):
     vision: Annotated[VisionFacts, Key("the vision encoder's work; there where copies were asked for")]
+    session: Annotated[Session, Key("what an open video saved; there where `PrunedVLM.open` was used")]
 
 
 class Receipt(_Asked):
@@ -255,6 +265,7 @@ TABLES = (
     Tokens,
     Seconds,
     VisionFacts,
+    Session,
     Methods,
     Method,
     PlanFacts,

@@ -1,0 +1,134 @@
+"""OpenVideo: a video that was read and encoded once, and the conversation about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from prunevid_qwen.answers.answer import Answer
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.inputs.prepared import Prepared
+
+Message = dict[str, Any]
+
+
+class OpenVideo:
+    """A video for many questions: `PrunedVLM.open` returns it.
+
+    The video is read and encoded at once, and held until `close`, or the end of a with-block. Each question selects its
+    own tokens, as `PrunedVLM.generate` would. A family whose videos this package does not encode ahead (LLaVA's,
+    InternVL) holds the frames alone and encodes them for each question: ``stats["session"]`` says so.
+
+    Args:
+        model: a `PrunedVLM`; its config is that of the session, and changing it later changes nothing here.
+        video_path: as in `PrunedVLM.generate`: one video, or a list of videos that every question is about.
+        start: seconds at which the frames begin.
+        end: seconds at which the frames end.
+        progress: called with the frames encoded so far and those of all videos.
+    """
+
+    def __init__(
+        self, model: Any, video_path: Any, start: float | None, end: float | None, progress: Any = None
+    ) -> None:
+        self._model = model
+        prepared = model.prepare(video_path, "?", start=start, end=end, progress=progress)
+        self._prepared: Prepared | None = prepared
+        self._media = prepared.samples[0].media
+        self._asked = 0
+        self.history: list[Message] = []
+        """The conversation of `chat`: messages of the user and of the assistant, without the video."""
+
+    def __enter__(self) -> OpenVideo:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the video; a second time does nothing."""
+        self._prepared = None
+        self._media = ()
+
+    def reset(self) -> None:
+        """Forget the conversation, not the video."""
+        self.history = []
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the encoded video; 0 for a family that encodes it in each answer."""
+        held = None if self._prepared is None else self._prepared.encoded
+        return 0 if held is None else sum(each.tokens.nbytes for each in held.features)
+
+    def ask(self, question: str | Sequence[str], **arguments: Any) -> Any:
+        """Answer a question, or several in one padded batch, each without regard to any other.
+
+        Args:
+            question: a string, or a list of strings.
+            arguments: as `PrunedVLM.generate` takes them behind its media: max_new_tokens, streamer, keep_map, ...
+
+        Returns:
+            An `Answer`, or a list of them. Its "stats" say in "session" what was reused.
+
+        Raises:
+            ConfigError: no question, the session is closed, or a streamer for several questions.
+        """
+        single = not isinstance(question, (list, tuple))
+        asked: list[Any] = [question] if single else list(question)
+        if not asked or not all(isinstance(each, str) and each.strip() for each in asked):
+            raise ConfigError(f"ask takes a question, or a list of questions: got {question!r}")
+        answers = self._answered([[self._first(each)] for each in asked], asked, arguments)
+        return answers[0] if single else answers
+
+    def chat(self, text: str, **arguments: Any) -> Answer:
+        """Go on with the conversation: the model sees it whole, and selects tokens anew by the last question.
+
+        Args:
+            text: of the user.
+            arguments: as in `ask`.
+
+        Raises:
+            ConfigError: no text, or the session is closed.
+        """
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"chat takes what the user says: got {text!r}")
+        said: list[Message] = [*self.history, {"role": "user", "content": text}]
+        first, *rest = said
+        answer: Answer = self._answered([[self._first(first["content"]), *rest]], [text], arguments)[0]
+        # only an answer that came to its end is remembered
+        self.history = [*said, {"role": "assistant", "content": answer["answer"]}]
+        return answer
+
+    def _first(self, text: str) -> Message:
+        media = [{"type": each.kind, each.kind: each} for each in self._media]
+        return {"role": "user", "content": [*media, {"type": "text", "text": text}]}
+
+    def _answered(
+        self, conversations: Sequence[list[Message]], asked: Sequence[str], arguments: dict[str, Any]
+    ) -> list[Answer]:
+        prepared = self._prepared
+        if prepared is None:
+            raise ConfigError("this session is closed: open the video again, video = model.open(...)")
+        if arguments.get("streamer") is not None and len(asked) > 1:
+            raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
+        with_stats = arguments.pop("return_stats", None)
+        began = time.perf_counter()
+        samples = tuple(self._model.frontend.sample(each, self._model.config) for each in conversations)
+        inputs = self._model.frontend.batch(samples)
+        encoded, first = prepared.encoded is not None, not self._asked
+        spent = time.perf_counter() - began
+        seconds = prepared.seconds if first else {"read": spent, "vision": 0.0, "total": spent}
+        turn = replace(prepared, samples=samples, inputs=inputs, single=False, seconds=seconds, asked=tuple(asked))
+        answers: list[Answer] = self._model.answer(turn, **arguments)
+        for answer in answers:
+            self._asked += 1
+            answer["stats"]["session"] = {
+                "question": self._asked,
+                "vision": "reused" if encoded and not first else "encoded",
+                "why": None if encoded else "this family's videos are encoded in each answer",
+                "video_bytes": self.bytes,
+            }
+            if not (self._model.config.collect_stats if with_stats is None else with_stats):
+                del answer["stats"]
+        return answers

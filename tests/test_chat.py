@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import ask as answering
-from prunevid_qwen.cli import dialogue, main
+from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError
-from prunevid_qwen.kept import Kept
 from prunevid_qwen.processes.interruption import interruption
 from tests.stub_model import clip, receipt
 
@@ -26,25 +25,27 @@ Run = Callable[..., int]
 
 
 class Answered(dict[str, Any]):
-    kept = Kept((), ())
+    kept = "the tokens that were kept"
 
 
 class StubVideo:
     """Answers with the number of the question, or raises what the question says."""
 
-    def __init__(
-        self, model: StubTalker, path: str, start: float | None = None, end: float | None = None, _tell: Any = None
-    ) -> None:
-        self.model, self.path, self.window = model, path, (start, end)
+    def __init__(self, model: StubTalker, path: str, window: tuple[float | None, float | None]) -> None:
+        self.model, self.path, self.window, self.closed = model, path, window, False
         self.history: list[str] = []
         model.opened.append(self)
 
-    def under(self, model: StubTalker) -> StubVideo:
-        other = StubVideo(model, self.path, *self.window)
-        other.history = self.history
+    def under(self, config: PruneVidConfig) -> StubVideo:
+        other = StubVideo(self.model.with_config(config), self.path, self.window)
+        other.history = list(self.history)
         return other
 
+    def close(self) -> None:
+        self.closed = True
+
     def chat(self, question: str, *, streamer: Any, **given: Any) -> Answered:
+        assert not self.closed
         self.model.given.append(given)
         if question == "say nothing":
             if streamer is not None:
@@ -75,6 +76,10 @@ class StubTalker:
     def with_config(self, config: PruneVidConfig) -> StubTalker:
         return StubTalker(config, self.opened, self.given)
 
+    def open(self, path: str, *, start: float | None, end: float | None, progress: Any) -> StubVideo:
+        progress(1, 2)
+        return StubVideo(self, path, (start, end))
+
 
 RAISED: dict[str, BaseException] = {
     "a damaged video?": MediaError("damaged"),
@@ -88,7 +93,6 @@ RAISED: dict[str, BaseException] = {
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[StubVideo]:
     """The videos that were opened, in order."""
     found: list[StubVideo] = []
-    monkeypatch.setattr(dialogue, "OneVideo", StubVideo)
     monkeypatch.setattr(answering, "load", lambda model, config, shown: StubTalker(config, found, []))
     return found
 
@@ -112,6 +116,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, opened: list[StubVideo]) -> Run:
         left: Iterator[str | BaseException] = iter(lines)
 
         def read(prompt: str = "") -> str:
+            sys.stdout.write(prompt)
             line = next(left, EOFError())
             if isinstance(line, BaseException):
                 raise line
@@ -137,8 +142,9 @@ def test_a_pipe_is_a_question_a_line_and_answers_alone(piped: Run, opened: Any, 
     said = capsys.readouterr()
     assert said.out == "answer 1\nanswer 2\n\n" and "a library talks" in said.err
     (video,) = opened
+    assert video.closed
     assert (video.path, video.window, video.history) == (clip, (2.0, None), ["What is red?", "And then?"])
-    assert video.model.given[0] == {"max_new_tokens": 9, "keep_map": True}
+    assert video.model.given[0] == {"max_new_tokens": 9, "return_stats": True, "keep_map": True}
 
 
 def test_a_question_that_fails_is_the_exit_code_and_the_others_are_answered(piped: Run, clip: str, capsys: Any) -> None:
@@ -163,7 +169,7 @@ def test_json_is_an_object_a_line(piped: Run, clip: str, capsys: Any) -> None:
 
 def test_ctrl_c_ends_a_pipe(piped: Run, opened: Any, clip: str) -> None:
     assert piped("one", "Ctrl-C", "two", words=(clip,)) == 130
-    assert opened[0].history == ["one"]
+    assert opened[0].history == ["one"] and opened[0].closed
 
 
 # ---- a terminal
@@ -193,7 +199,17 @@ def test_ctrl_d_and_quit_leave_and_an_error_does_not(typed: Run, opened: Any, cl
 def test_quiet_is_the_answers_alone(typed: Run, clip: str, capsys: Any) -> None:
     assert typed("one", words=(clip, "--quiet")) == 0
     said = capsys.readouterr()
-    assert said.out == "answer 1\n" and said.err == "a library talks\n"
+    assert said.out == "answer 1\n" and said.err.replace("> ", "") == "a library talks\n"
+
+
+def test_the_prompt_is_on_the_terminal_and_libraries_are_not(
+    typed: Run, clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """input() edits lines if stdout is the terminal's, which it is for that moment alone."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert typed("one", "two", words=(clip,)) == 0
+    said = capsys.readouterr()
+    assert said.out == "> answer 1\n> answer 2\n> " and said.err.count("a library talks") == 2
 
 
 # ---- commands
@@ -206,7 +222,7 @@ def test_another_video(piped: Run, opened: Any, clip: str, tmp_path: Path) -> No
     assert [(each.path, each.window) for each in opened] == [
         (clip, (2.0, None)), (str(other), (None, None)), (clip, (None, None)),
     ]  # fmt: skip
-    assert opened[1].history == ["two"]
+    assert opened[1].history == ["two"] and all(each.closed for each in opened)
 
 
 def test_a_video_that_is_not_there_leaves_the_first_open(piped: Run, opened: Any, clip: str) -> None:
@@ -219,7 +235,7 @@ def test_keeping_another_share(piped: Run, opened: Any, clip: str, capsys: Any) 
     assert piped("one", "/keep 0.2", "two", "/keep 5", "/keep", "three", words=words) == ConfigError.exit_code
     before, after = (each.model.config for each in opened)
     assert (before.keep_ratio, after.keep_ratio, after) == (0.5, 0.2, before.replace(keep_ratio=0.2))
-    assert opened[1].history == ["one", "two", "three"], "the conversation goes on"
+    assert opened[1].history == ["one", "two", "three"] and opened[0].closed, "the conversation goes on"
 
 
 def test_the_receipt_and_the_page(
@@ -234,8 +250,29 @@ def test_the_receipt_and_the_page(
     assert drawn == []
     assert piped("one", "/stats", "/show", "/show", "/show mine.html", "/show no/x.html", words=(clip,)) == 2
     assert [path.name for _, path in drawn] == ["kept-1.html", "kept-2.html", "mine.html"]
-    assert {kept.question for kept, _ in drawn} == {"one"}
+    assert {kept for kept, _ in drawn} == {Answered.kept}
     assert "after stage 2" in capsys.readouterr().out
+
+
+def test_a_later_video_is_pruned_as_the_last_question_was(piped: Run, opened: Any, clip: str) -> None:
+    assert piped("/keep 0.2", f"/video {clip}", words=(clip, "--tau", "0.7", "--verbose")) == 0
+    assert [(each.model.config.keep_ratio, each.model.config.tau) for each in opened] == [(0.4, 0.7), *[(0.2, 0.7)] * 2]
+    assert all(each.model.config.verbose for each in opened)
+
+
+def test_the_toy_talks_about_a_video_that_is_encoded_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    lines = ("What color is the last object?", "And the first?", "/keep 0.1", "How many?", f"/show {tmp_path}/k.html")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", "--json", "--device", "cpu", "--max_new_tokens", "3"]) == 0
+    one, two, _, three, _ = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [each["stats"]["session"]["vision"] for each in (one, two, three)] == ["encoded", "reused", "reused"]
+    tokens = [each["stats"]["tokens"] for each in (one, two, three)]
+    assert tokens[0]["after_stage2"] == tokens[1]["after_stage2"] > tokens[2]["after_stage2"] > 0
+    prompts = [each["stats"]["input"]["prompt_tokens"] for each in (one, two, three)]
+    assert prompts[0] < prompts[1] < prompts[2], "the conversation goes on"
+    assert (tmp_path / "k.html").stat().st_size > 1000
 
 
 def test_the_bundled_clip_and_one_video_at_most(piped: Run, opened: Any, clip: str) -> None:

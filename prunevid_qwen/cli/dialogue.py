@@ -8,14 +8,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
 from prunevid_qwen.cli.ask import check_asked
-from prunevid_qwen.cli.one_video import OneVideo
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
@@ -53,13 +52,6 @@ class Opening:
     given: Mapping[str, Any]
 
 
-class Said(NamedTuple):
-    """A question and its `Answer`."""
-
-    question: str
-    found: Any
-
-
 class Dialogue:
     """Asks a model about one video at a time, until the input ends.
 
@@ -77,7 +69,7 @@ class Dialogue:
         self.build, self.given = opening.build, dict(opening.given)
         self.typed = sys.stdin.isatty()
         self.err = Console(stderr=True, highlight=False)
-        self.last: Said | None = None
+        self.last: Any = None
         self.failed = 0  # exit code of the first line that failed
         self.shown = 0  # pages written
         self.video = self._opened(opening.path, opening.start, opening.end)
@@ -86,16 +78,19 @@ class Dialogue:
         """Answer line by line; return the exit code: of a pipe that of the first line that failed."""
         if self.typed:
             self.output.note("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.")
-        for line in self._lines():
-            try:
-                if self._carried_out(line.strip()) == "/quit":
-                    break
-            except PruneVidError as error:
-                self._refuse(error)
-            except KeyboardInterrupt as interruption:
-                if not self.typed or signal_of(interruption) != signal.SIGINT:
-                    raise  # of a pipe, and a terminal that is closed: that is the program's end
-                self._note("\nstopped; the question is forgotten")
+        try:
+            for line in self._lines():
+                try:
+                    if self._carried_out(line.strip()) == "/quit":
+                        break
+                except PruneVidError as error:
+                    self._refuse(error)
+                except KeyboardInterrupt as interruption:
+                    if not self.typed or signal_of(interruption) != signal.SIGINT:
+                        raise  # of a pipe, and a terminal that is closed: that is the program's end
+                    self._note("\nstopped; the question is forgotten")
+        finally:
+            self.video.close()
         return 0 if self.typed else self.failed
 
     def _lines(self) -> Iterator[str]:
@@ -109,7 +104,7 @@ class Dialogue:
                 # input() edits lines where stdout is the terminal's own; else its prompt goes to stderr
                 place = self.output.stdout if self.output.stdout.isatty() else sys.stderr
                 with contextlib.redirect_stdout(place):
-                    yield input(PROMPT)
+                    line = input(PROMPT)
             except EOFError:
                 self._note("")
                 return
@@ -117,6 +112,8 @@ class Dialogue:
                 if signal_of(interruption) != signal.SIGINT:
                     raise
                 self._note("\nCtrl-D leaves")
+            else:
+                yield line
 
     def _carried_out(self, line: str) -> str:
         """Carry out a command or answer a question; return the command's name."""
@@ -157,11 +154,13 @@ class Dialogue:
         streamer = None if self.output.as_json else streamer_to(told, self.model.tokenizer)
         with self._waiting("Thinking") as status:
             try:
-                found = self.video.chat(question, max_new_tokens=self.longest, keep_map=True, streamer=streamer)
+                found = self.video.chat(
+                    question, max_new_tokens=self.longest, return_stats=True, keep_map=True, streamer=streamer
+                )
             finally:
                 if begun and not ended:  # stopped or failed midway: what follows begins a line of its own
                     out.write("\n")
-        self.last = Said(question, found)
+        self.last = found
         if self.output.as_json:
             self._tell({"question": question, "answer": found["answer"], "stats": found["stats"]})
         elif not begun:  # an empty answer has its line too
@@ -177,7 +176,9 @@ class Dialogue:
             raise ConfigError("/video needs a path: /video PATH")
         path = path if Path(path).exists() else (shlex.split(path) or [path])[0]  # with quotes, or spaces as they are
         check_asked([path], (), "any")
-        self.video, self.last = self._opened(path), None
+        other = self._opened(path)
+        self.video.close()
+        self.video, self.last = other, None
         self._said("/video", f"about {path} from now on; the conversation begins anew")
 
     def _keep(self, share: str) -> None:
@@ -185,12 +186,16 @@ class Dialogue:
             raise ConfigError("/keep needs a share of the tokens above 0 and up to 1: /keep 0.2")
         given = {**self.given, "keep_ratio": share}
         given.pop("pruning_rate", None)  # which says the same thing in other words
-        self.model = self.model.with_config(self.build(given))
-        self.video, self.given = self.video.under(self.model), given
+        config = self.build(given)
+        config = config.replace(verbose=True) if self.output.verbose else config
+        other = self.video.under(config)
+        self.model = self.model.with_config(config)  # for the next video
+        self.video.close()
+        self.video, self.given = other, given
         self._said("/keep", f"{share} of the tokens are kept from the next question on")
 
     def _stats(self, _rest: str) -> None:
-        stats = self._last("/stats").found["stats"]
+        stats = self._last("/stats")["stats"]
         if self.output.as_json:
             self._tell({"command": "/stats", "stats": stats})
             return
@@ -211,7 +216,7 @@ class Dialogue:
         place = Path(path or f"kept-{self.shown}.html")
         if not place.absolute().parent.is_dir():
             raise ConfigError(f"/show {quoted(path)}: the folder {place.absolute().parent} does not exist")
-        picture(replace(last.found.kept, question=last.question), place)
+        picture(last.kept, place)
         self._said("/show", f"wrote {place.absolute()}")
 
     def _reset(self, _rest: str) -> None:
@@ -224,14 +229,14 @@ class Dialogue:
 
     # ---- what they share
 
-    def _opened(self, path: str, start: float | None = None, end: float | None = None) -> OneVideo:
+    def _opened(self, path: str, start: float | None = None, end: float | None = None) -> Any:
         """Read and encode a video; on a terminal, say how far that is."""
         with self._waiting("Reading and encoding") as status:
 
             def tell(done: int, frames: int) -> None:
                 status.update(f"Reading and encoding, {done}/{frames} frames ...")
 
-            return OneVideo(self.model, path, start, end, tell)
+            return self.model.open(path, start=start, end=end, progress=tell)
 
     @contextlib.contextmanager
     def _waiting(self, what: str) -> Iterator[Any]:
@@ -243,7 +248,7 @@ class Dialogue:
         finally:
             status.stop()
 
-    def _last(self, command: str) -> Said:
+    def _last(self, command: str) -> Any:
         if self.last is None:
             raise ConfigError(f"{command} is about an answer, and there is none yet: ask something first")
         return self.last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,6 +55,18 @@ class OpenVideo:
     def reset(self) -> None:
         """Forget the conversation, not the video."""
         self.history = []
+
+    def under(self, config: Any) -> OpenVideo:
+        """Return the same video and conversation under another config or plan; nothing is encoded again.
+
+        The two go on apart. Each is closed by itself.
+
+        Args:
+            config: as `PrunedVLM.with_config` takes it; it reads the video as it was read.
+        """
+        other = copy.copy(self)
+        other._model, other.history = self._model.with_config(config), list(self.history)
+        return other
 
     @property
     def bytes(self) -> int:

@@ -22,6 +22,7 @@ FILES: dict[str, tuple[str, str]] = {
     "llava": ("adapters, adapters/tiny", "a family, and its tiny model"),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
     "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, what lmms-eval calls so, a tiny one"),
+    "pictures": ("prunevid_qwen, training/glimpse", "drawn of what was kept, and read to train on"),
     "plan": ("forward, vision", "what is decided ahead: the steps of a forward, and the units that are encoded"),
     "prunevid": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "qwen": ("adapters/tiny, inputs", "tiny models of these families, and what their files and prompts are"),
@@ -34,6 +35,7 @@ FILES: dict[str, tuple[str, str]] = {
     "vscan": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
 }
 CLASSES: dict[str, tuple[str, str]] = {
+    "Answer": ("answers, evaluation/engine", "the answer to a question, and to a task of a benchmark"),
     "CurveLine": ("training/glimpse, training/glimpse_plus", "a line of a training's curve"),
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
     "Progress": (

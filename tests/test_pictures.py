@@ -21,7 +21,7 @@ from prunevid_qwen.kept import Kept, KeptMedium, KeptStep
 from prunevid_qwen.moving_shapes import write_video
 from prunevid_qwen.pictures import SUFFIXES, picture
 from prunevid_qwen.pictures.sheet import color_of, drawn
-from prunevid_qwen.pictures.shown import ShownPosition, shown_positions, spread
+from prunevid_qwen.pictures.thumbnails import ShownPosition, shown_positions, spread
 
 ORANGE = (255, 166, 33)
 

@@ -70,14 +70,13 @@ def compared(
     tell("warming up, with and without pruning")
     for side, own in zip((model, sides[1]), media, strict=True):
         side.answer(own, max_new_tokens=min(_WARM_UP_TOKENS, max_new_tokens))
+    held = {"keep_map": True} if keep_map else {}
     turns: list[tuple[dict[str, Any], dict[str, Any]]] = []
     began = clock()
     while len(turns) < _LEAST_TURNS or (len(turns) < _MOST_TURNS and clock() - began < _LONGEST):
         tell(f"answering with and without pruning, turn {len(turns) + 1} of at most {_MOST_TURNS}")
-        pruned, full = (
-            side.answer(own, max_new_tokens=max_new_tokens, keep_map=keep_map and side is sides[0])
-            for side, own in zip(sides, media, strict=True)
-        )
+        both = zip(sides, media, (held, {}), strict=True)
+        pruned, full = (side.answer(own, max_new_tokens=max_new_tokens, **more) for side, own, more in both)
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns], apart)
     found["encoded_once"] = prepared.encoded is not None and not apart

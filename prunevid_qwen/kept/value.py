@@ -33,7 +33,7 @@ class Fate(NamedTuple):
     score: float | None
 
 
-class Cell(NamedTuple):
+class KeptCell(NamedTuple):
     """One visual token.
 
     Args:
@@ -175,7 +175,7 @@ class Kept:
         """Number of tokens after the last step: groups, each counted once."""
         return self.tokens if not self.steps else len(self.steps[-1].sizes)
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[KeptCell]:
         """Yield a row for each visual token, in the order of the prompt."""
         states = [step.states for step in self.steps]
         for number, medium in enumerate(self.media):
@@ -190,7 +190,7 @@ class Kept:
                     )
                     for step, own in zip(self.steps, states, strict=True)
                 )
-                yield Cell(
+                yield KeptCell(
                     number,
                     max(position, 0),
                     medium.frames[position] if medium.frames and position >= 0 else (),

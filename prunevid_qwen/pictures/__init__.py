@@ -1,4 +1,4 @@
 """Pictures of what was kept: a page for a browser, a contact sheet for papers."""
 
-from prunevid_qwen.pictures.picture import SUFFIXES as SUFFIXES
-from prunevid_qwen.pictures.picture import picture as picture
+from prunevid_qwen.pictures.draw import SUFFIXES as SUFFIXES
+from prunevid_qwen.pictures.draw import picture as picture

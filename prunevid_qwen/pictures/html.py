@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.kept import Kept, KeptMedium
-from prunevid_qwen.pictures.shown import ShownPosition, shown_positions
+from prunevid_qwen.pictures.thumbnails import ShownPosition, shown_positions
 
 MOST_POSITIONS, WIDTH, QUALITY = 48, 320, 82
 """Frames shown of a video, their width in pixels, and their JPEG quality: about 1 MB a page."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from prunevid_qwen.kept import Kept, KeptMedium
-from prunevid_qwen.pictures.shown import ShownPosition, shown_positions
+from prunevid_qwen.pictures.thumbnails import ShownPosition, shown_positions
 
 MOST_POSITIONS, COLUMNS, WIDTH = 8, 4, 240
 """Frames shown of a video, frames in a row, and the width of a frame in pixels."""

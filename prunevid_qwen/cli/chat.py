@@ -46,7 +46,7 @@ def chat(
       prunevid chat video.mp4 < questions.txt > answers.txt
       prunevid chat video.mp4 --json < questions.txt    one object a line
     """
-    from prunevid_qwen.cli.dialogue import Dialogue, Opening
+    from prunevid_qwen.cli.dialogue import Dialogue, Opening, waiting
 
     named = [*(words or ()), *([video] if video else ())]
     if len(named) > 1:
@@ -58,6 +58,7 @@ def chat(
         toy = f"note: {ask.TOY.format(model.model_path)}"
         output.note(typer.style(toy, fg="yellow"))
     output.calm_libraries()
-    loaded = ask.load(model, built.replace(verbose=True) if output.verbose else built, {"video_path": path})
+    with waiting(output, "Loading the model"):
+        loaded = ask.load(model, built.replace(verbose=True) if output.verbose else built, {"video_path": path})
     opening = Opening(path, start, end, functools.partial(build_config, config), pruning.given)
     return Done(exit_code=Dialogue(loaded, opening, output, max_new_tokens).go_on(), text="")

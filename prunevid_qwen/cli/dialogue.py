@@ -52,6 +52,21 @@ class Opening:
     given: Mapping[str, Any]
 
 
+@contextlib.contextmanager
+def waiting(output: Reporting, what: str) -> Iterator[Any]:
+    """Say on stderr what goes on inside the block, where a person looks at it; yield the line, to update or stop it."""
+    from rich.console import Console
+
+    err = Console(stderr=True, highlight=False)
+    status = err.status(f"{what} ...")
+    if sys.stdin.isatty() and err.is_terminal and not output.quiet:
+        status.start()
+    try:
+        yield status
+    finally:
+        status.stop()
+
+
 class Dialogue:
     """Asks a model about one video at a time, until the input ends.
 
@@ -63,12 +78,9 @@ class Dialogue:
     """
 
     def __init__(self, model: Any, opening: Opening, output: Reporting, max_new_tokens: int) -> None:
-        from rich.console import Console
-
         self.model, self.output, self.longest = model, output, max_new_tokens
         self.build, self.given = opening.build, dict(opening.given)
         self.typed = sys.stdin.isatty()
-        self.err = Console(stderr=True, highlight=False)
         self.last: Any = None
         self.failed = 0  # exit code of the first line that failed
         self.shown = 0  # pages written
@@ -88,7 +100,7 @@ class Dialogue:
                 except KeyboardInterrupt as interruption:
                     if not self.typed or signal_of(interruption) != signal.SIGINT:
                         raise  # of a pipe, and a terminal that is closed: that is the program's end
-                    self._note("\nstopped; the question is forgotten")
+                    self._note("\nstopped: it is as if this line had not been")
         finally:
             self.video.close()
         return 0 if self.typed else self.failed
@@ -152,7 +164,7 @@ class Dialogue:
                 out.flush()
 
         streamer = None if self.output.as_json else streamer_to(told, self.model.tokenizer)
-        with self._waiting("Thinking") as status:
+        with waiting(self.output, "Thinking") as status:
             try:
                 found = self.video.chat(
                     question, max_new_tokens=self.longest, return_stats=True, keep_map=True, streamer=streamer
@@ -231,22 +243,12 @@ class Dialogue:
 
     def _opened(self, path: str, start: float | None = None, end: float | None = None) -> Any:
         """Read and encode a video; on a terminal, say how far that is."""
-        with self._waiting("Reading and encoding") as status:
+        with waiting(self.output, "Reading and encoding") as status:
 
             def tell(done: int, frames: int) -> None:
                 status.update(f"Reading and encoding, {done}/{frames} frames ...")
 
             return self.model.open(path, start=start, end=end, progress=tell)
-
-    @contextlib.contextmanager
-    def _waiting(self, what: str) -> Iterator[Any]:
-        status = self.err.status(f"{what} ...")
-        if self.typed and self.err.is_terminal and not self.output.quiet:
-            status.start()
-        try:
-            yield status
-        finally:
-            status.stop()
 
     def _last(self, command: str) -> Any:
         if self.last is None:

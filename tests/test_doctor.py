@@ -19,7 +19,8 @@ from prunevid_qwen.doctor import kernel_checks, release_check, torch_build  # is
 from prunevid_qwen.doctor.apart import Installed, imported
 from prunevid_qwen.doctor.finding import ABSENT, FAULT, OK, STATES, WARNING, Inspection, findings_of
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.forward.selfcheck import checks
+from prunevid_qwen.forward import hooks
+from prunevid_qwen.forward.selfcheck import Check, SelfCheck, checks
 from prunevid_qwen.kernels import cluster_mean
 from prunevid_qwen.version import TESTED
 from prunevid_qwen.video import backends
@@ -50,6 +51,16 @@ def test_a_renamed_cache_keyword_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.state == FAULT and any(f"{name!r}" in found.said for name in seams.CACHE_NAMES)
     assert f"transformers=={TESTED[-1]}" in found.fix
     assert found.figures["failed"] and found.figures["transformers"] == "5.99.0"
+
+
+def test_a_self_check_that_fails_for_torchvision_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers hides why a class cannot be imported behind an error of its own."""
+    hidden = ModuleNotFoundError("Could not import module")
+    hidden.__cause__ = RuntimeError("operator torchvision::nms does not exist")
+    failed = SelfCheck("llava", TESTED[-1], "2.99", (Check("stock model", False, error=hidden),))
+    monkeypatch.setattr(hooks, "self_check", lambda family: failed)
+    found = release_check.self_check_of("llava")
+    assert found.state == FAULT and "torchvision::nms" in found.said and "torchvision" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -156,6 +167,7 @@ def test_a_torch_that_cannot_be_imported_leaves_a_report(monkeypatch: pytest.Mon
     assert fault.name == "torch" and "libcudnn" in fault.said and "pip install" in fault.fix
     assert {each.group for each in found.findings} >= {"Machine", "Video", "Downloads", "Extras"}
     assert "Computing" not in {each.group for each in found.findings}
+    assert "transformers" not in {each.name for each in found.findings}, "whose check needs torch"
 
 
 def test_a_look_that_fails_is_a_finding_behind_those_before_it() -> None:

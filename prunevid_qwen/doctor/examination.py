@@ -82,11 +82,14 @@ def _looks(all_families: bool, plugins: Sequence[str], found: list[Finding]) -> 
     yield Inspection("Machine", "temporary files", machine.disk)
     yield Inspection("Libraries", "packages", packages.required, breaks=True)
     yield Inspection("Libraries", "torch", import_apart, breaks=True)
-    yield Inspection("Libraries", "transformers", release_check.release, breaks=True)
+    torch_works = not any(each.name == "torch" and each.state == FAULT for each in found)
+    if (
+        torch_works
+    ):  # without it nothing that needs it can be looked at; a transformers that is missing, `packages` says
+        yield Inspection("Libraries", "transformers", release_check.release, breaks=True)
     yield Inspection("Libraries", "torchvision", functools.partial(torch_build.torchvision, there))
     yield Inspection("Libraries", "flash-attn", functools.partial(torch_build.fast_attention, there))
     yield Inspection("Video", "readers", readers.readers, breaks=True)
-    torch_works = not any(each.name == "torch" and each.state == FAULT for each in found)
     if torch_works:
         yield Inspection("Computing", "GPU", torch_build.gpus)
         yield Inspection("Computing", "kernels", kernel_checks.kernels, breaks=True)

@@ -48,13 +48,24 @@ def self_check_of(family: str) -> Finding:
     if found.ok:
         said = f"passes: {len(found.checks)} points on a tiny random model"
         return Finding(name, OK, said, figures=figures)
-    seen = list(dict.fromkeys(first_line(check.seen) for check in found.failed))
+    seen = list(
+        dict.fromkeys(
+            first_line(check.seen if check.error is None else _first_cause(check.error)) for check in found.failed
+        )
+    )
     points = f"fails in {len(found.failed)} of {len(found.checks)} points"
     if any("torchvision" in each for each in seen):
-        return Finding(name, FAULT, f"{points}: {seen[0]}", "see torchvision", figures)
+        return Finding(name, FAULT, f"{points}: {seen[0]}", "mend torchvision first, see above", figures)
     more = f"; and {len(seen) - _SHOWN} more findings" if len(seen) > _SHOWN else ""
     state = FAULT if family == CHEAP[0] or found.transformers not in TESTED else WARNING
     return Finding(name, state, f"{points}: {'; '.join(seen[:_SHOWN])}{more}", _remedy(found.transformers), figures)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the error at the bottom: transformers says of a failed import that it failed, and its cause says why."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _remedy(installed: str) -> str:

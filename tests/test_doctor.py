@@ -301,7 +301,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, there: Mapping[str, Installed] = THER
     monkeypatch.setattr(
         readers, "clips_read", lambda backend, clips: {each: {"off": 0.0, "areas": [0.0]} for each in clips}
     )
-    monkeypatch.setattr(release_check, "CHEAP", ("llava",))
+    monkeypatch.setattr("prunevid_qwen.adapters.tiny.EXAMPLES", ("llava",))
 
 
 def test_the_report_as_json_and_for_people(

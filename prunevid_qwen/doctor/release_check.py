@@ -8,8 +8,6 @@ from importlib import metadata
 from prunevid_qwen.doctor.finding import FAULT, OK, WARNING, Finding, first_line
 from prunevid_qwen.version import PIP_NEWEST, TESTED
 
-CHEAP = ("qwen2_5_vl", "qwen3_vl", "llava")
-"""Families whose self-check stands for the others': both kinds of Qwen's towers, and a model without one."""
 _SHOWN = 3  # failed points of a self-check in a sentence
 
 
@@ -30,15 +28,16 @@ def release() -> Iterator[Finding]:
 
 def self_checks(all_families: bool) -> Iterator[Finding]:
     """Prune tiny random models of some families, or of all, and compare with the stock ones."""
-    from prunevid_qwen.adapters.tiny import installed_families
+    from prunevid_qwen.adapters.tiny import EXAMPLES, installed_families
 
     there = installed_families()
-    for family in there if all_families else [each for each in CHEAP if each in there]:
+    for family in there if all_families else [each for each in EXAMPLES if each in there]:
         yield self_check_of(family)
 
 
 def self_check_of(family: str) -> Finding:
     """Say what the self-check of one family finds."""
+    from prunevid_qwen.adapters.tiny import EXAMPLES
     from prunevid_qwen.forward.hooks import self_check
 
     found = self_check(family)
@@ -57,7 +56,7 @@ def self_check_of(family: str) -> Finding:
     if any("torchvision" in each for each in seen):
         return Finding(name, FAULT, f"{points}: {seen[0]}", "mend torchvision first, see above", figures)
     more = f"; and {len(seen) - _SHOWN} more findings" if len(seen) > _SHOWN else ""
-    state = FAULT if family == CHEAP[0] or found.transformers not in TESTED else WARNING
+    state = FAULT if family == EXAMPLES[0] or found.transformers not in TESTED else WARNING
     return Finding(name, state, f"{points}: {'; '.join(seen[:_SHOWN])}{more}", _remedy(found.transformers), figures)
 
 

@@ -14,5 +14,6 @@ from prunevid_qwen.adapters.tiny.family import VIDEO as VIDEO
 from prunevid_qwen.adapters.tiny.family import VOCAB as VOCAB
 from prunevid_qwen.adapters.tiny.model import tiny_inputs as tiny_inputs
 from prunevid_qwen.adapters.tiny.model import tiny_model as tiny_model
+from prunevid_qwen.adapters.tiny.rows import EXAMPLES as EXAMPLES
 from prunevid_qwen.adapters.tiny.rows import FAMILIES as FAMILIES
 from prunevid_qwen.adapters.tiny.rows import installed_families as installed_families

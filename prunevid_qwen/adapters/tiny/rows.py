@@ -21,6 +21,10 @@ FAMILIES: Mapping[str, TinyFamily] = {
     **INTERNVL,
 }
 
+EXAMPLES = ("qwen2_5_vl", "qwen3_vl", "llava")
+"""Families that stand for the others where a second counts, the default model's first: both kinds of Qwen's towers, and
+a model without one."""
+
 
 def installed_families() -> Mapping[str, TinyFamily]:
     """Return the tiny families whose classes the installed transformers has."""

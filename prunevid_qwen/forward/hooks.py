@@ -50,6 +50,7 @@ from prunevid_qwen.forward.eager import uncompiled
 from prunevid_qwen.forward.layer_kinds import mixed, on_attending_layers
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
+from prunevid_qwen.forward.prefix import Prefixes
 from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.pruning import Pruning, plan_of
 from prunevid_qwen.forward.reuse import reuse_for
@@ -66,7 +67,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def pruned(
-    model: nn.Module, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
+    model: nn.Module,
+    config: Pruning | None = None,
+    marks: Sequence[Tensor | None] | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Trace]:
     """Prune every prompt of ``model`` inside the block, and restore the model afterwards, also after an error.
 
@@ -81,6 +85,7 @@ def pruned(
             methods are applied. None is `get_paper_config`.
         marks: for methods whose `Needs` has ``marks``, such as a selector of marked tokens: for each prompt of the
             batch a tensor [N] in [0, 1] over its visual tokens in order, before stage 1. None for a text.
+        prefixes: for prompts about the same videos: holds what their questions share, and is filled by the first.
 
     Yields:
         The trace of the last prompt. With several threads, see `Trace`.
@@ -92,7 +97,7 @@ def pruned(
     """
     adapter = adapter_for(model)
     ensure_checked(adapter.family, attached)
-    with attached(adapter, config, marks) as trace:
+    with attached(adapter, config, marks, prefixes) as trace:
         yield trace
 
 
@@ -109,7 +114,10 @@ def self_check(family: str) -> SelfCheck:
 
 @contextmanager
 def attached(
-    adapter: Adapter, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
+    adapter: Adapter,
+    config: Pruning | None = None,
+    marks: Sequence[Tensor | None] | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Trace]:
     """`pruned` without the check of transformers' release. The self-check itself uses it."""
     parts = adapter.parts
@@ -150,7 +158,7 @@ def attached(
         steps_at = tuple(step.at for step in plan.steps)
         pictures = Pictures(adapter.pictures, adapter.noted)
         trace = Trace(plan.position_scheme, layer, layers, steps_at=steps_at)
-        run = Run(adapter, plan, collector, logits, pictures, trace)
+        run = Run(adapter, plan, collector, logits, pictures, trace, prefixes)
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
@@ -189,6 +197,9 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def given(layer: int) -> Any:
         return lambda _module, args, kwargs: run.before_later_layer(layer, args, kwargs)
 
+    def shared(layer: int) -> Any:
+        return lambda _module, args, kwargs: run.before_shared_layer(layer, args, kwargs)
+
     def first(register: Any, act: Any, **options: Any) -> None:
         # in front of others' hooks, whenever those came: they see what is really run
         hook(stack, register, act, with_kwargs=True, prepend=True, **options)
@@ -214,6 +225,9 @@ def _hook(stack: ExitStack, run: Run) -> None:
         first_cut = 0
     for number in range(first_cut, len(parts.layers)):
         first(parts.layers[number].register_forward_pre_hook, given(number))
+    last = cuts[0].at if cuts else len(parts.layers) - 1
+    for number in range(last + 1 if run.prefixes is not None else 0):  # behind all others: the rows are cut last
+        hook(stack, parts.layers[number].register_forward_pre_hook, shared(number), with_kwargs=True)
     for number in run.collector.probed_layers:  # in front of `after_layer`, too: before anything is dropped
         first(parts.layers[number].register_forward_hook, beside(number))
 

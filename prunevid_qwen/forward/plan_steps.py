@@ -26,7 +26,9 @@ from prunevid_qwen.tokens.trace import Reduction
 NO_SCORES: Mapping[int, Tensor | None] = {}
 
 
-def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tensor, Tensor, Tensor] | None:
+def merge(
+    state: Prefill, step: Step, sight: Sight, later: Needs, known: TokenMap | None = None
+) -> tuple[Tensor, Tensor, Tensor] | None:
     """Stage 1: decide once for each sample, average its embeddings.
 
     Args:
@@ -34,6 +36,7 @@ def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tenso
         step: at the door.
         sight: what it sees: the embeddings [B, S, D] that the decoder was given.
         later: what the steps after it ask for.
+        known: what it decided about these tokens before; None asks it.
 
     Returns:
         index [B, K] (whose place each token takes), on the CPU valid [B, K], and the new embeddings [B, K, D], or None
@@ -52,7 +55,7 @@ def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tenso
             sight.entered(b)
             maps[b] = maps[twins[b]]
             continue
-        maps[b] = _decided(step, sight, b)
+        maps[b] = _decided(step, sight, b) if known is None else known
     for row in state.rows:
         row.forget(later)
     if not _note(state, maps, step):

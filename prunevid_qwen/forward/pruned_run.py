@@ -25,6 +25,7 @@ from prunevid_qwen.forward.padding import gather_positions, gather_tokens
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.forward.plan_steps import merge, select
 from prunevid_qwen.forward.prefill import Prefill
+from prunevid_qwen.forward.prefix import Prefixes, Reused
 from prunevid_qwen.forward.prompt import embeddings, fetch, read_prompt, still_to_come
 from prunevid_qwen.forward.vision_times import VisionTimes
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
@@ -46,14 +47,16 @@ class Run(threading.local):
         logits: what calls of the model ask of its logits.
         pictures: notes the grids that a prompt shows.
         trace: of the context.
+        prefixes: what its prompts share, if they are about one video.
     """
 
     def __init__(  # runs in each thread: what watches the model is made once, and given
         self, adapter: Adapter, plan: Plan, evidence: EvidenceCollector, logits: Logits, pictures: Pictures,
-        trace: Trace,
+        trace: Trace, prefixes: Prefixes | None = None,
     ) -> None:  # fmt: skip
         self.adapter, self.plan, self.collector, self.logits, self.trace = adapter, plan, evidence, logits, trace
-        self.pictures = pictures
+        self.pictures, self.prefixes = pictures, prefixes
+        self.reused: Reused | None = None  # by the prompt under way
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -96,7 +99,7 @@ class Run(threading.local):
     def before_decoder(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
-        self.prefill, self.late = None, Late()
+        self.prefill, self.reused, self.late = None, None, Late()
         embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
         now = Timestamp.now(embeds.device)
@@ -111,6 +114,8 @@ class Run(threading.local):
         self.prefill = Prefill.of(prompt, cache, past, DeepStack.taken(self.adapter, kwargs))
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
+        if self.prefixes is not None:
+            self.reused = self.prefixes.begin(self.adapter, self.plan, self.prefill, copy.ids)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -120,6 +125,8 @@ class Run(threading.local):
         if door is not None:
             self._merge(kwargs, self.prefill, door)
             self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
+        if self.reused is not None:
+            self.prefill.deepstack = None  # the states that are held have it
         if self.prefill.deepstack is not None:
             self.prefill.deepstack.give_back(self.adapter, kwargs, self.plan)
         self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
@@ -165,7 +172,8 @@ class Run(threading.local):
         sight = self._sight(
             step, embeds, lambda: self.adapter.rope(embeds, positions[-3:] if self.adapter.spatial else positions)
         )
-        changed = merge(state, step, sight, self.plan.needs_after(step.at))
+        known = None if self.reused is None else self.reused.prefix.door
+        changed = merge(state, step, sight, self.plan.needs_after(step.at), known)
         if changed is None:
             return
         index, valid, embeds = changed
@@ -193,8 +201,10 @@ class Run(threading.local):
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require_arguments(kwargs, "a layer's attention", "position_embeddings")
-        start = Timestamp.now(hidden.device)
-        own_scores(state, self.adapter, step, query, hidden, kwargs["position_embeddings"])
+        start, rope = Timestamp.now(hidden.device), kwargs["position_embeddings"]
+        if self.reused is not None:
+            hidden, rope = self.reused.asked(hidden), self.reused.rope
+        own_scores(state, self.adapter, step, query, hidden, rope)
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
 
     @torch.no_grad()
@@ -220,10 +230,15 @@ class Run(threading.local):
         if step.by.needs.keys:
             check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         cos, sin = kwargs["position_embeddings"]
+        joined = self.reused is not None and step is self.plan.cuts[0]
+        if self.reused is not None and joined:
+            hidden, (cos, sin) = self.reused.whole(hidden), self.reused.rope
+        elif self.prefixes is not None and step is self.plan.cuts[0]:
+            self.prefixes.make(state, step.at, hidden)
         sight = self._sight(step, hidden, lambda: (cos, sin))
         changed = select(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
-            return None
+            return None if not joined else (hidden, *out[1:]) if isinstance(out, tuple) else hidden
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         came, (index, valid, left) = state.valid.shape[1], changed
         rope = gather_tokens(cos, index), gather_tokens(sin, index)
@@ -237,6 +252,15 @@ class Run(threading.local):
             state.cache.keep(range(step.at + 1), index, state.past)
             self.trace.add("compact", chosen, Timestamp.now(hidden.device), step.at)
         return (left, *out[1:]) if isinstance(out, tuple) else left
+
+    def before_shared_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        """Give a layer the question's rows alone, where what stands before them is held."""
+        if self.prefill is None or self.reused is None:
+            return None
+        hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
+        hidden, given = self.reused.given(self.adapter, self.prefill, layer, hidden, kwargs)
+        return ((hidden, *args[1:]), given) if args else ((), {**given, "hidden_states": hidden})
 
     def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give a layer behind a step the mask and the rotary angles of what is left."""
@@ -266,6 +290,8 @@ class Run(threading.local):
             missed = " and ".join(str(step.at) for step in self.plan.cuts if step.at not in state.acted)
             if missed:
                 raise PruningNotApplied(f"stage 2 did not act after layer {missed} (a compiled or replaced forward?)")
+            if self.prefixes is not None and not self.plan.cuts:
+                self.prefixes.make(state, len(self.adapter.parts.layers) - 1, None)
             state.close(self.adapter.parts.layers, self.plan.compress)
             self.trace.samples = tuple(row.trace() for row in state.rows)
             if state.shortened:

@@ -1,0 +1,222 @@
+"""What several questions about one video share: all that stands before the question, up to the first cut.
+
+A decoder is causal. So keys and values of layers 0 to M for the text before the video and for the video itself, and
+their states after layer M, do not depend on the question that follows; M is the layer after which the first step inside
+the decoder acts. `Prefixes` holds them after one prompt. A later prompt that begins with the same tokens runs its
+question alone through layers 0 to M: each of them is given the question's rows, and finds the prefix in its cache. At
+the cut the held states stand before the question's again, and all goes on as for a whole prompt: the step sees, scores
+and cuts the same tokens.
+
+Whoever asks says that the videos are the same: pass ``prefixes`` to `pruned` for prompts about one video alone. Tokens,
+plan and weights are compared here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.masks import layer_mask
+from prunevid_qwen.forward.attention import Rope
+from prunevid_qwen.forward.layer_kinds import mixed
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.forward.prefill import Prefill
+from prunevid_qwen.tokens import TokenMap
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The prefix of one prompt, on the devices of its layers.
+
+    Args:
+        ids: [P0] int64 on the CPU: its token ids before any reduction, to the last visual token.
+        door: what the step before the first layer decided; None without such a step.
+        entries: keys and values [1, Hkv, P, d] of the layers up to ``at``.
+        states: [1, P, D] after layer ``at``; None where no step acts inside the decoder.
+        at: the last layer that it holds.
+    """
+
+    ids: Tensor
+    door: TokenMap | None
+    entries: tuple[tuple[Tensor, Tensor], ...]
+    states: Tensor | None
+    at: int
+
+    @property
+    def length(self) -> int:
+        """P: entries of each layer."""
+        return self.entries[0][0].shape[-2]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all keys, values and states."""
+        tensors = [each for pair in self.entries for each in pair]
+        return sum(each.nbytes for each in (*tensors, *([] if self.states is None else [self.states])))
+
+
+@dataclass(eq=False)
+class Prefixes:
+    """Holds the prefix of one video's prompts, for `pruned`; one object for one video and one plan.
+
+    Args:
+        held: the prefix; None before the first prompt, or where there can be none.
+        outcome: of the last prompt: "made", "reused", or None.
+        why: of the last prompt: why nothing was reused.
+    """
+
+    held: Prefix | None = None
+    outcome: str | None = None
+    why: str | None = None
+    _of: Any = field(default=None, repr=False)
+    _ids: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are held."""
+        return 0 if self.held is None else self.held.bytes
+
+    def clear(self) -> None:
+        """Let go of the prefix."""
+        self.held = self._of = None
+
+    def begin(self, adapter: Adapter, plan: Plan, state: Prefill, ids: Tensor) -> Reused | None:
+        """Look at a prompt that is about to run: return the prefix for it, if one is held and fits.
+
+        Args:
+            adapter: of the model.
+            plan: under way.
+            state: of the prompt, before any step.
+            ids: [B, S] on the CPU.
+        """
+        self.outcome, self.why = None, why_none(adapter, plan) or _why_not_here(state)
+        if self.why is not None:
+            return None
+        made_of = (*fingerprint(adapter.parts.model), plan)
+        held = self.held
+        if held is not None and self._of != made_of:
+            held = None  # other weights or another plan: what is held is of no use
+            self.clear()
+        if held is None:
+            self._of, self._ids = made_of, ids[0]
+            return None
+        first = ids[:, : len(held.ids)]
+        if first.shape[1] < len(held.ids) or not bool((first == held.ids).all()):
+            self.why = "the prompt begins otherwise than the one before it"
+            return None
+        start = state.rows[0].start
+        if start is None or int(start.visual[-1]) + 1 != len(held.ids):
+            self.why = "the prompt shows something else"
+            return None
+        self.outcome = "reused"
+        return Reused(held)
+
+    def make(self, state: Prefill, at: int, states: Tensor | None) -> None:
+        """Hold the prefix of a prompt whose layers up to ``at`` have run, before anything is cut.
+
+        Args:
+            state: of the prompt.
+            at: the layer.
+            states: [B, S', D] its output; None where no step acts inside the decoder.
+        """
+        row = state.rows[0]
+        if self.held is not None or self.why is not None or row.layout is None or row.start is None:
+            return
+        length = int(row.layout.visual[-1]) + 1
+        layers = [state.cache.layers[layer] for layer in range(at + 1)]
+        entries = tuple((each.keys[:1, :, :length].clone(), each.values[:1, :, :length].clone()) for each in layers)
+        door = next((each.map for each in row.reductions if each.at < 0), None)
+        own = None if states is None else states[:1, :length].clone()
+        assert self._ids is not None
+        self.held = Prefix(self._ids[: int(row.start.visual[-1]) + 1].clone(), door, entries, own, at)
+        self.outcome, self.why = "made", None
+
+
+@dataclass(eq=False)
+class Reused:
+    """A prefix in use by one prompt."""
+
+    prefix: Prefix
+    rope: Rope | None = None  # of the whole prompt, as the layers are given it
+    _mask: Any = None
+    _has_mask: bool = False
+
+    def given(self, adapter: Adapter, state: Prefill, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        """Return what a layer is given: the question's rows [B, Q, D], and its arguments for them.
+
+        The layer's cache is filled with the prefix first.
+        """
+        prefix, length = self.prefix, self.prefix.length
+        batch = len(state.rows)
+        if layer == 0:
+            hidden = hidden[:, length:]
+        self.rope = kwargs["position_embeddings"]
+        keys, values = (each.expand(batch, -1, -1, -1) for each in prefix.entries[layer])
+        state.cache.update(keys, values, layer)
+        if not self._has_mask:
+            self._mask, self._has_mask = layer_mask(adapter.parts.text_config, hidden, None, length), True
+        cos, sin = (each[..., length:, :] for each in self.rope)
+        given = {**kwargs, "position_embeddings": (cos, sin)}
+        given["attention_mask"] = adapter.mask_of(layer, self._mask, None, hidden.device)
+        for name in ("position_ids", "cache_position"):
+            if isinstance(kwargs.get(name), Tensor):
+                given[name] = kwargs[name][..., length:]
+        return hidden, given
+
+    def asked(self, hidden: Tensor) -> Tensor:
+        """Put nothing where the prefix would stand before the rows [B, Q, D] of a layer's attention: [B, S', D]."""
+        empty = hidden.new_zeros(hidden.shape[0], self.prefix.length, hidden.shape[2])
+        return torch.cat([empty, hidden], dim=1)
+
+    def whole(self, hidden: Tensor) -> Tensor:
+        """Put the held states before the question's [B, Q, D]: [B, S', D]."""
+        assert self.prefix.states is not None
+        return torch.cat([self.prefix.states.expand(hidden.shape[0], -1, -1), hidden], dim=1)
+
+
+def why_none(adapter: Adapter, plan: Plan) -> str | None:
+    """Say why prompts under a plan share no prefix; None if they do."""
+    door, first = plan.door, plan.cuts[0] if plan.cuts else None
+    if door is not None and door.by.needs.question:
+        return f"{door.name!r} reads the question before the first layer"
+    if mixed(adapter):
+        return "the states of linear attention hold all tokens in one, and are not kept for another question"
+    if any(step.by.needs.probe is not None for step in plan.steps):
+        return "a probe runs through the first layers beside the whole prompt"
+    query = None if first is None else first.by.needs.attention
+    if query is not None and query.source == "pre_rope":
+        return 'attention_source="pre_rope" reads the states of the whole prompt'
+    last = len(adapter.parts.layers) - 1 if first is None else first.at
+    if adapter.deepstack > last + 1:
+        return f"the decoder adds features of the vision encoder after layer {last}, where the first cut acts"
+    return None
+
+
+def _why_not_here(state: Prefill) -> str | None:
+    if state.past:
+        return "a cache came with the prompt"
+    if not bool(state.valid.all()):
+        return "several questions of different lengths are in one batch"
+    if state.fixed is not None or state.rows[0].start is None:
+        return "the prompt is none that may be pruned"
+    if any(row.start is None or not row.start.shows_like(state.rows[0].start) for row in state.rows):
+        return "the rows of the batch show different things"
+    return None
+
+
+def fingerprint(model: nn.Module) -> tuple[Any, ...]:
+    """Tell weights and active adapters from others: places and versions of all parameters, and peft's switches.
+
+    A change of weights in place, another checkpoint and another adapter are seen; a change behind torch's back is not.
+    """
+    weights = tuple((each.data_ptr(), each.shape, 0 if each.is_inference() else each._version)
+                    for each in model.parameters())  # fmt: skip
+    switches = tuple(
+        (name, str(getattr(module, "active_adapters", "")), bool(getattr(module, "disable_adapters", False)))
+        for name, module in model.named_modules()
+        if hasattr(module, "active_adapters") and hasattr(module, "disable_adapters")
+    )
+    return hash(weights), switches

@@ -283,7 +283,7 @@ class PrunedVLM:
         check_starts_anew(generate_arguments)
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
-        with self._lock, inference, pruned(self.model, self._what) as trace, memory:
+        with self._lock, inference, pruned(self.model, self._what, prefixes=prepared.prefixes) as trace, memory:
             inputs = prepared.inputs_for(self._reading, input_device(self.model), self.config.reading)
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))

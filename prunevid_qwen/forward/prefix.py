@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import layer_mask
+from prunevid_qwen.adapters.seams import first_argument, require_arguments
 from prunevid_qwen.forward.attention import Rope
 from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.plan import Plan
@@ -111,7 +112,7 @@ class Prefixes:
         if start is None or int(start.visual[-1]) + 1 != len(held.ids):
             self.why = "the prompt shows something else"
             return None
-        self.outcome = "reused"
+        self.outcome, state.deepstack = "reused", None  # the states that are held have what would be added
         return Reused(held)
 
     def make(self, state: Prefill, at: int, states: Tensor | None) -> None:
@@ -140,31 +141,39 @@ class Reused:
     """A prefix in use by one prompt."""
 
     prefix: Prefix
-    rope: Rope | None = None  # of the whole prompt, as the layers are given it
+    _rope: Rope | None = None
     _mask: Any = None
     _has_mask: bool = False
 
-    def given(self, adapter: Adapter, state: Prefill, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+    @property
+    def angles(self) -> Rope:
+        """Rotary angles of the whole prompt, as the layers are given them."""
+        assert self._rope is not None, "a layer has run"
+        return self._rope
+
+    def given(self, adapter: Adapter, state: Prefill, layer: int, args: Any, kwargs: dict[str, Any]) -> Any:
         """Return what a layer is given: the question's rows [B, Q, D], and its arguments for them.
 
         The layer's cache is filled with the prefix first.
         """
         prefix, length = self.prefix, self.prefix.length
+        hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         batch = len(state.rows)
         if layer == 0:
             hidden = hidden[:, length:]
-        self.rope = kwargs["position_embeddings"]
+        self._rope = rope = kwargs["position_embeddings"]
         keys, values = (each.expand(batch, -1, -1, -1) for each in prefix.entries[layer])
         state.cache.update(keys, values, layer)
         if not self._has_mask:
             self._mask, self._has_mask = layer_mask(adapter.parts.text_config, hidden, None, length), True
-        cos, sin = (each[..., length:, :] for each in self.rope)
+        cos, sin = (each[..., length:, :] for each in rope)
         given = {**kwargs, "position_embeddings": (cos, sin)}
         given["attention_mask"] = adapter.mask_of(layer, self._mask, None, hidden.device)
         for name in ("position_ids", "cache_position"):
             if isinstance(kwargs.get(name), Tensor):
                 given[name] = kwargs[name][..., length:]
-        return hidden, given
+        return ((hidden, *args[1:]), given) if args else ((), {**given, "hidden_states": hidden})
 
     def asked(self, hidden: Tensor) -> Tensor:
         """Put nothing where the prefix would stand before the rows [B, Q, D] of a layer's attention: [B, S', D]."""
@@ -175,6 +184,11 @@ class Reused:
         """Put the held states before the question's [B, Q, D]: [B, S', D]."""
         assert self.prefix.states is not None
         return torch.cat([self.prefix.states.expand(hidden.shape[0], -1, -1), hidden], dim=1)
+
+
+def with_states(out: Any, hidden: Tensor) -> Any:
+    """Return a layer's output, a tuple or its states alone, with other states."""
+    return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
 
 
 def why_none(adapter: Adapter, plan: Plan) -> str | None:

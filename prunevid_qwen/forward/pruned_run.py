@@ -25,7 +25,7 @@ from prunevid_qwen.forward.padding import gather_positions, gather_tokens
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.forward.plan_steps import merge, select
 from prunevid_qwen.forward.prefill import Prefill
-from prunevid_qwen.forward.prefix import Prefixes, Reused
+from prunevid_qwen.forward.prefix import Prefixes, Reused, with_states
 from prunevid_qwen.forward.prompt import embeddings, fetch, read_prompt, still_to_come
 from prunevid_qwen.forward.vision_times import VisionTimes
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
@@ -125,8 +125,6 @@ class Run(threading.local):
         if door is not None:
             self._merge(kwargs, self.prefill, door)
             self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
-        if self.reused is not None:
-            self.prefill.deepstack = None  # the states that are held have it
         if self.prefill.deepstack is not None:
             self.prefill.deepstack.give_back(self.adapter, kwargs, self.plan)
         self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
@@ -172,8 +170,8 @@ class Run(threading.local):
         sight = self._sight(
             step, embeds, lambda: self.adapter.rope(embeds, positions[-3:] if self.adapter.spatial else positions)
         )
-        known = None if self.reused is None else self.reused.prefix.door
-        changed = merge(state, step, sight, self.plan.needs_after(step.at), known)
+        later, known = self.plan.needs_after(step.at), self.reused.prefix.door if self.reused else None
+        changed = merge(state, step, sight, later, known)
         if changed is None:
             return
         index, valid, embeds = changed
@@ -203,7 +201,7 @@ class Run(threading.local):
         require_arguments(kwargs, "a layer's attention", "position_embeddings")
         start, rope = Timestamp.now(hidden.device), kwargs["position_embeddings"]
         if self.reused is not None:
-            hidden, rope = self.reused.asked(hidden), self.reused.rope
+            hidden, rope = self.reused.asked(hidden), self.reused.angles
         own_scores(state, self.adapter, step, query, hidden, rope)
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
 
@@ -230,15 +228,15 @@ class Run(threading.local):
         if step.by.needs.keys:
             check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         cos, sin = kwargs["position_embeddings"]
-        joined = self.reused is not None and step is self.plan.cuts[0]
-        if self.reused is not None and joined:
-            hidden, (cos, sin) = self.reused.whole(hidden), self.reused.rope
-        elif self.prefixes is not None and step is self.plan.cuts[0]:
+        reused = self.reused if (first := step is self.plan.cuts[0]) else None
+        if reused is not None:
+            hidden, (cos, sin) = reused.whole(hidden), reused.angles
+        elif first and self.prefixes is not None:
             self.prefixes.make(state, step.at, hidden)
         sight = self._sight(step, hidden, lambda: (cos, sin))
         changed = select(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
-            return None if not joined else (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+            return None if reused is None else with_states(out, hidden)
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         came, (index, valid, left) = state.valid.shape[1], changed
         rope = gather_tokens(cos, index), gather_tokens(sin, index)
@@ -251,16 +249,13 @@ class Run(threading.local):
             state.cache.written(step.at, state.past + came)
             state.cache.keep(range(step.at + 1), index, state.past)
             self.trace.add("compact", chosen, Timestamp.now(hidden.device), step.at)
-        return (left, *out[1:]) if isinstance(out, tuple) else left
+        return with_states(out, left)
 
     def before_shared_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give a layer the question's rows alone, where what stands before them is held."""
         if self.prefill is None or self.reused is None:
             return None
-        hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
-        require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
-        hidden, given = self.reused.given(self.adapter, self.prefill, layer, hidden, kwargs)
-        return ((hidden, *args[1:]), given) if args else ((), {**given, "hidden_states": hidden})
+        return self.reused.given(self.adapter, self.prefill, layer, args, kwargs)
 
     def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give a layer behind a step the mask and the rotary angles of what is left."""

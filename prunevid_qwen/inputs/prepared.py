@@ -14,6 +14,7 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.forward.prefix import Prefixes
 from prunevid_qwen.inputs.encoding import Encoding, Progress
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
@@ -38,6 +39,7 @@ class Prepared:
             "total".
         vision: what was asked of the vision encoder.
         asked: the words of each question.
+        prefixes: what its questions share with others about the same video; None where nothing is kept for others.
     """
 
     samples: tuple[PromptSource, ...]
@@ -47,6 +49,7 @@ class Prepared:
     seconds: dict[str, float]
     vision: VisionOptions = field(default_factory=VisionOptions)
     asked: tuple[str, ...] = ()
+    prefixes: Prefixes | None = None
 
     @classmethod
     def of(

@@ -214,8 +214,12 @@ class Session(TypedDict):
 
     question: Annotated[int, Key("number of this question in the session, from 1")]
     vision: Annotated[str, Key('"encoded" for this answer, or "reused"')]
-    why: Annotated[str | None, Key("why the video was not reused, where it never is")]
+    prefix: Annotated[
+        str | None, Key('what stands before the question, up to the first cut: "made", "reused", or null')
+    ]
+    why: Annotated[str | None, Key("why the prefix, or the encoded video, was not reused, where it never is")]
     video_bytes: Annotated[int, Key("that the session holds of the encoded video", "bytes")]
+    prefix_bytes: Annotated[int, Key("that it holds of keys, values and states", "bytes")]
 
 
 class _Asked(TypedDict, total=False):

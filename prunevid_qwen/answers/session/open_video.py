@@ -8,19 +8,35 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.answers.answer import Answer
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.forward.prefix import Prefixes, why_none
+from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.inputs.prepared import Prepared
 
 Message = dict[str, Any]
+
+
+_EACH_TIME = "this family's videos are encoded in each answer"
+
+
+def _why_alone(model: Any) -> str | None:
+    """Say why the questions of a session run the whole prompt each; None if they share what stands before them."""
+    what = model.config if model.plan is None else model.plan
+    adapter = adapter_for(model.model)
+    return why_none(adapter, plan_of(what, len(adapter.parts.layers)))
 
 
 class OpenVideo:
     """A video for many questions: `PrunedVLM.open` returns it.
 
     The video is read and encoded at once, and held until `close`, or the end of a with-block. Each question selects its
-    own tokens, as `PrunedVLM.generate` would. A family whose videos this package does not encode ahead (LLaVA's,
-    InternVL) holds the frames alone and encodes them for each question: ``stats["session"]`` says so.
+    own tokens, as `PrunedVLM.generate` would. The first one leaves its prefix behind, see
+    `prunevid_qwen.forward.prefix`: later ones run themselves alone through the layers before the first cut.
+
+    A family whose videos this package does not encode ahead (LLaVA's, InternVL) holds the frames alone and encodes them
+    for each question: ``stats["session"]`` says so.
 
     Args:
         model: a `PrunedVLM`; its config is that of the session, and changing it later changes nothing here.
@@ -37,7 +53,7 @@ class OpenVideo:
         prepared = model.prepare(video_path, "?", start=start, end=end, progress=progress)
         self._prepared: Prepared | None = prepared
         self._media = prepared.samples[0].media
-        self._asked = 0
+        self._asked, self._prefixes, self._alone = 0, Prefixes(), _why_alone(model)
         self.history: list[Message] = []
         """The conversation of `chat`: messages of the user and of the assistant, without the video."""
 
@@ -51,6 +67,7 @@ class OpenVideo:
         """Let go of the video; a second time does nothing."""
         self._prepared = None
         self._media = ()
+        self._prefixes.clear()
 
     def reset(self) -> None:
         """Forget the conversation, not the video."""
@@ -66,6 +83,7 @@ class OpenVideo:
         """
         other = copy.copy(self)
         other._model, other.history = self._model.with_config(config), list(self.history)
+        other._prefixes, other._alone = Prefixes(), _why_alone(other._model)
         return other
 
     @property
@@ -75,7 +93,9 @@ class OpenVideo:
         return 0 if held is None else sum(each.tokens.nbytes for each in held.features)
 
     def ask(self, question: str | Sequence[str], **arguments: Any) -> Any:
-        """Answer a question, or several in one padded batch, each without regard to any other.
+        """Answer a question, or several, each without regard to any other.
+
+        Several are answered one after the other where they share the prefix, else in one padded batch.
 
         Args:
             question: a string, or a list of strings.
@@ -91,7 +111,13 @@ class OpenVideo:
         asked: list[Any] = [question] if single else list(question)
         if not asked or not all(isinstance(each, str) and each.strip() for each in asked):
             raise ConfigError(f"ask takes a question, or a list of questions: got {question!r}")
-        answers = self._answered([[self._first(each)] for each in asked], asked, arguments)
+        if arguments.get("streamer") is not None and len(asked) > 1:
+            raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
+        whole = [[self._first(each)] for each in asked]
+        if self._alone is None:  # the prefix is held for one row
+            answers = [self._answered([talk], [each], arguments)[0] for talk, each in zip(whole, asked, strict=True)]
+        else:
+            answers = self._answered(whole, asked, arguments)
         return answers[0] if single else answers
 
     def chat(self, text: str, **arguments: Any) -> Answer:
@@ -123,8 +149,7 @@ class OpenVideo:
         prepared = self._prepared
         if prepared is None:
             raise ConfigError("this session is closed: open the video again, video = model.open(...)")
-        if arguments.get("streamer") is not None and len(asked) > 1:
-            raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
+        arguments = dict(arguments)
         with_stats = arguments.pop("return_stats", None)
         began = time.perf_counter()
         samples = tuple(self._model.frontend.sample(each, self._model.config) for each in conversations)
@@ -132,15 +157,20 @@ class OpenVideo:
         encoded, first = prepared.encoded is not None, not self._asked
         spent = time.perf_counter() - began
         seconds = prepared.seconds if first else {"read": spent, "vision": 0.0, "total": spent}
-        turn = replace(prepared, samples=samples, inputs=inputs, single=False, seconds=seconds, asked=tuple(asked))
+        turn = replace(
+            prepared, samples=samples, inputs=inputs, single=False, seconds=seconds, asked=tuple(asked),
+            prefixes=self._prefixes,
+        )  # fmt: skip
         answers: list[Answer] = self._model.answer(turn, **arguments)
         for answer in answers:
             self._asked += 1
             answer["stats"]["session"] = {
                 "question": self._asked,
                 "vision": "reused" if encoded and not first else "encoded",
-                "why": None if encoded else "this family's videos are encoded in each answer",
+                "prefix": self._prefixes.outcome,
+                "why": self._prefixes.why or (None if encoded else _EACH_TIME),
                 "video_bytes": self.bytes,
+                "prefix_bytes": self._prefixes.bytes,
             }
             if not (self._model.config.collect_stats if with_stats is None else with_stats):
                 del answer["stats"]

@@ -200,7 +200,7 @@ class Run(threading.local):
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require_arguments(kwargs, "a layer's attention", "position_embeddings")
         start, rope = Timestamp.now(hidden.device), kwargs["position_embeddings"]
-        if self.reused is not None:
+        if self.reused is not None and step is self.plan.cuts[0]:
             hidden, rope = self.reused.asked(hidden), self.reused.angles
         own_scores(state, self.adapter, step, query, hidden, rope)
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)

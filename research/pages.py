@@ -18,6 +18,7 @@ from research.performance_page import performance_tables
 from research.readme_page import methods_page, readme_tables
 from research.receipt_page import receipt_tables
 from research.search_page import search_tables
+from research.session_page import session_tables
 from research.toys_page import toys_tables
 from research.vision_page import vision_tables
 
@@ -33,6 +34,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/receipt.md": receipt_tables,
     "docs/search.md": search_tables,
     "docs/toys.md": toys_tables,
+    "docs/sessions.md": session_tables,
     "docs/vision.md": vision_tables,
 }
 """Of each page with generated tables, what makes them by name of the folder ``eval/results``."""

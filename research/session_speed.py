@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
+from prunevid_qwen.answers.follow_up import with_cache_named
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.evaluation.report.intervals import Quantiles
@@ -64,7 +65,7 @@ class Asked:
         self._asked = 0
 
     def question(self, held: bool) -> dict[str, Any]:
-        """Return the inputs of another question than the last one, with the pixels or with the features that are held."""
+        """Return the inputs of another question than the last one, with pixels or with the features that are held."""
         self._asked += 1
         inputs = dict(self.shown if held else self.inputs)
         ids = inputs["input_ids"].clone()
@@ -88,17 +89,20 @@ class Asked:
         cut = {name: inputs[name][:, :length] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
         cache = DynamicCache(config=self.model.config.get_text_config())
         with torch.inference_mode(), vision_from_memory(self.adapter.parts.vision, self.held):
-            self.model(**{**inputs, **cut}, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            named = with_cache_named(self.model, {"cache": cache})
+            self.model(**{**inputs, **cut}, **named, use_cache=True, logits_to_keep=1)
         return cache, self.adapter.deltas
 
     def stock_over(self, cache: Any, deltas: Any) -> float:
         """Time a question to the stock model over a copy of its kept cache; making the copy does not count."""
-        inputs, own = self.question(held=True), copy.deepcopy(cache)
+        inputs, own = self.question(held=True), with_cache_named(self.model, {"cache": copy.deepcopy(cache)})
         text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         self.adapter.deltas = None if deltas is None else deltas.clone()
         with torch.inference_mode():
             began = time.perf_counter()
-            self.model.generate(**text, past_key_values=own, max_new_tokens=1, do_sample=False)
+            self.model.generate(
+                **text, **with_cache_named(self.model, {"cache": own}), max_new_tokens=1, do_sample=False
+            )
             return time.perf_counter() - began
 
 

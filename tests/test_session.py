@@ -58,6 +58,8 @@ def test_the_receipt_says_what_was_reused(model: PruneVidQwen25VL, video: Path) 
         assert opened.bytes == stats[0]["session"]["video_bytes"] > 0
     assert [each["session"]["question"] for each in stats] == [1, 2]
     assert [each["session"]["vision"] for each in stats] == ["encoded", "reused"]
+    assert [each["session"]["prefix"] for each in stats] == ["made", "reused"]
+    assert stats[1]["session"]["prefix_bytes"] > 0 and stats[1]["session"]["why"] is None
     assert not list(differences(stats[1]))
     assert opened.bytes == 0
     with model.open(video) as opened:
@@ -79,6 +81,30 @@ def test_a_conversation_is_that_of_messages(model: PruneVidQwen25VL, video: Path
         assert [each["role"] for each in opened.history] == ["user", "assistant"] * 2
         opened.reset()
         assert opened.history == [] and opened.chat(ASKED, max_new_tokens=3)["answer"] == first["answer"]
+
+
+def test_what_cannot_share_a_prefix_says_why(model: PruneVidQwen25VL, video: Path) -> None:
+    own = model.with_config(get_config("cdpruner"))
+    with own.open(video) as opened:
+        answers = opened.ask(list(QUESTIONS), max_new_tokens=2, keep_map=True)
+        single = opened.ask(QUESTIONS[1], max_new_tokens=2, keep_map=True)
+    fresh = own.generate(video, QUESTIONS[1], max_new_tokens=2, keep_map=True)
+    assert steps(answers[1]) == steps(single) == steps(fresh)
+    said = single["stats"]["session"]
+    assert said["prefix"] is None and "cdpruner" in said["why"] and said["prefix_bytes"] == 0
+
+
+def test_another_config_has_a_prefix_of_its_own(model: PruneVidQwen25VL, video: Path) -> None:
+    with model.open(video) as opened:
+        opened.ask(ASKED, max_new_tokens=1)
+        other = opened.under(get_config("fastv"))
+        answers = [other.ask(each, max_new_tokens=2, keep_map=True) for each in QUESTIONS]
+        again = opened.ask(QUESTIONS[1], max_new_tokens=2, keep_map=True)
+    assert [each["stats"]["session"]["prefix"] for each in answers] == ["made", "reused", "reused"]
+    fresh = model.with_config(get_config("fastv")).generate(video, QUESTIONS[2], max_new_tokens=2, keep_map=True)
+    assert steps(answers[2]) == steps(fresh) and answers[2]["answer"] == fresh["answer"]
+    assert again["stats"]["session"]["prefix"] == "reused"
+    assert steps(again) == steps(ask(model, video, QUESTIONS[1], keep_map=True))
 
 
 def test_an_answer_that_was_stopped_is_not_remembered(model: PruneVidQwen25VL, video: Path) -> None:

@@ -22,7 +22,7 @@ TOY = (
     "{}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or a folder "
     "that holds it"
 )
-PICTURES = (".html", ".png")
+PICTURES = (".html", ".png", ".mp4")
 """Endings of files that `prunevid_qwen.pictures` writes; known here without loading torch."""
 
 OF_DEMO = """\
@@ -45,7 +45,7 @@ def ask(
     config: str = CONFIG,
     max_new_tokens: int = opt(64, "Longest answer. Default: 64.", "INT", least=1),
     compare: bool = opt(False, "Also answer without pruning, side by side.", None, PANEL),
-    picture: Path | None = opt(None, "Also draw which tokens were kept: a .html page or .png.", "FILE", PANEL),
+    picture: Path | None = opt(None, "Also draw which tokens were kept: .html, .png, .mp4.", "FILE", PANEL),
     start: float | None = opt(None, "From this second of the video.", "SECONDS", SAMPLING, rest=True),
     end: float | None = opt(None, "Up to this second of the video.", "SECONDS", SAMPLING, rest=True),
     model: ModelOptions,

@@ -20,7 +20,7 @@ def show(
     *,
     words: list[str] = word(None, "VIDEO|IMAGE... QUESTION", "Files, and the question in quotes."),
     question: str | None = opt(None, "What to ask.", "TEXT", short="-q"),
-    out: Path = opt(Path("kept.html"), "The file: a .html page or a .png contact sheet. Default: kept.html.", "FILE"),
+    out: Path = opt(Path("kept.html"), "The file: .html, .png or .mp4. Default: kept.html.", "FILE"),
     config: str = CONFIG,
     beside: list[str] | None = opt(None, "Also this preset, file or method, side by side.", "CONFIG"),
     browse: bool = opt(False, "Open the page in the browser."),
@@ -38,6 +38,7 @@ def show(
       prunevid show video.mp4 "What is added last?" -m Qwen/Qwen2.5-VL-7B-Instruct --browse
       ... --config paper --beside recommended   two methods side by side
       ... --out kept.png                        a contact sheet, for a paper
+      ... --out kept.mp4                        drawn on the video
     """
     ask.check_picture(out)
     videos, images, question = ask.told_apart(words or [], question)

@@ -10,11 +10,12 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.kept import Kept
 from prunevid_qwen.pictures.html import page
+from prunevid_qwen.pictures.overlay import overlay
 from prunevid_qwen.pictures.sheet import sheet
 
 Draw = Callable[[Sequence[Kept], Sequence[Any] | None, Sequence[str]], bytes]
 
-_FORMS: dict[str, Draw] = {".html": page, ".png": sheet}
+_FORMS: dict[str, Draw] = {".html": page, ".png": sheet, ".mp4": overlay}
 SUFFIXES = tuple(_FORMS)
 """The endings of files that `picture` writes."""
 
@@ -27,8 +28,9 @@ def picture(
 ) -> Path:
     """Draw what was kept of the tokens of one answer, or of two answers side by side.
 
-    A page (.html) is one file that needs no network. A contact sheet (.png) is for papers. The same input gives the
-    same bytes. The file is written aside and then renamed, so that a failure leaves the file before it as it was.
+    A page (.html) is one file that needs no network. A contact sheet (.png) is for papers. A video (.mp4) has it drawn
+    on the frames of the prompt's first video. The same input gives the same bytes. The file is written aside and then
+    renamed, so that a failure leaves the file before it as it was.
 
     Args:
         kept: of an answer (``result.kept``), or of several.

@@ -14,8 +14,8 @@ from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames
 from prunevid_qwen.video.reader import ask
 
-_FPS = 2.0  # of frames that come as images, as the reader takes them
-_CLOSE = 1e-6  # seconds: times went through a receipt
+FPS = 2.0  # of frames that come as images, as the reader takes them
+CLOSE = 1e-6  # seconds: times went through a receipt
 
 
 class ShownPosition(NamedTuple):
@@ -61,9 +61,9 @@ def shown_positions(medium: KeptMedium, source: Any, most: int, width: int) -> l
     if medium.kind == "image":
         return [ShownPosition(0, _small(read_picture(source)[0], size), True)]
     times = [0.0 if medium.seconds is None else medium.seconds[at][0] for at in chosen]
-    begins = ask(source, fps=_FPS, backend="pyav", time_limit=None).timeline.seconds
-    numbers = [max(0, bisect.bisect_right(begins, time + _CLOSE) - 1) for time in times]
-    frames = read_frames(source, lambda _count, _rate: numbers, fit=lambda each: _fitted(each, size), fps=_FPS)
+    begins = ask(source, fps=FPS, backend="pyav", time_limit=None).timeline.seconds
+    numbers = [max(0, bisect.bisect_right(begins, time + CLOSE) - 1) for time in times]
+    frames = read_frames(source, lambda _count, _rate: numbers, fit=lambda each: _fitted(each, size), fps=FPS)
     return [ShownPosition(at, Image.fromarray(frame), True) for at, frame in zip(chosen, frames.frames, strict=True)]
 
 

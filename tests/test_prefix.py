@@ -135,6 +135,27 @@ def test_a_batch_of_unlike_questions_runs_whole_and_says_so() -> None:
     assert prefixes.held is None and prefixes.outcome is None and prefixes.why
 
 
+def test_padded_questions_about_one_video_run_whole() -> None:
+    one, other = (asked("qwen2_5_vl", question) for question in QUESTIONS[:2])
+    short = other["input_ids"].shape[1] - one["input_ids"].shape[1]
+    together = {}
+    for name, value in one.items():
+        if name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            value = torch.cat([value.new_zeros(1, short), value], dim=1)
+        together[name] = torch.cat([value, other[name]])
+    model, config, prefixes = family_model("qwen2_5_vl"), PruneVidConfig(**BOTH), Prefixes()
+    answered("qwen2_5_vl", config, QUESTIONS[2], prefixes)
+    outputs = []
+    for own in (None, prefixes):
+        with torch.no_grad(), pruned(model, config, prefixes=own):
+            outputs.append(model.generate(**together, max_new_tokens=NEW, do_sample=False, pad_token_id=0))
+    assert torch.equal(*outputs) and prefixes.outcome is None and prefixes.why
+
+
+def test_attention_without_rotary_embedding_reads_the_whole_prompt() -> None:
+    check("qwen2_5_vl", PruneVidConfig(**BOTH, attention_source="pre_rope"))
+
+
 def test_another_beginning_runs_whole_and_says_so() -> None:
     config, prefixes = PruneVidConfig(**BOTH), Prefixes()
     answered("qwen2_5_vl", config, QUESTIONS[0], prefixes)

@@ -94,6 +94,15 @@ def test_what_cannot_share_a_prefix_says_why(model: PruneVidQwen25VL, video: Pat
     assert said["prefix"] is None and "cdpruner" in said["why"] and said["prefix_bytes"] == 0
 
 
+def test_a_probe_runs_beside_the_whole_prompt(video: Path) -> None:
+    toy = PruneVidQwen25VL("bundled", get_config("glimpse"), device="cpu")
+    with toy.open(video) as opened:
+        first, second = (opened.ask(each, max_new_tokens=2, keep_map=True) for each in QUESTIONS[:2])
+    assert [each["stats"]["session"]["prefix"] for each in (first, second)] == [None, None]
+    assert second["stats"]["session"]["why"] and second["stats"]["session"]["vision"] == "reused"
+    assert steps(second) == steps(toy.generate(video, QUESTIONS[1], max_new_tokens=2, keep_map=True))
+
+
 def test_another_config_has_a_prefix_of_its_own(model: PruneVidQwen25VL, video: Path) -> None:
     with model.open(video) as opened:
         opened.ask(ASKED, max_new_tokens=1)

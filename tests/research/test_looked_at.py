@@ -18,6 +18,7 @@ from research.shapes_run import RESULTS
 
 pytestmark = pytest.mark.nightly
 
+FIGURES = ("hit_rate", "chance_rate", "precision")
 SECONDS = [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
 
 
@@ -80,3 +81,13 @@ def test_the_record_is_its_lines() -> None:
     assert record["more_than_share"] == MORE_THAN_SHARE and not record["uncommitted_changes"]
     for preset in PRESETS:
         assert record["rows"][preset] == summarise([each for each in record["lines"] if each["preset"] == preset])
+
+
+def test_the_page_tells_the_record() -> None:
+    record = json.loads((RESULTS / "looked_at.json").read_text(encoding="utf-8"))
+    page = (RESULTS.parents[1] / "docs" / "receipt.md").read_text(encoding="utf-8")
+    told = page.split("## LookedAt")[1].split("\n## ")[0]
+    for row in record["rows"].values():
+        low, high = (f"{100 * end:.0f}" for end in row["hit_rate_interval"])
+        for figure in (f"{low} to {high}", *(f"{100 * row[name]:.0f} %" for name in FIGURES)):
+            assert figure in told, figure

@@ -30,6 +30,17 @@ def test_people_see_which_merger_it_was_and_what_it_measured(
     assert said is None or said in shown
 
 
+def test_people_see_when_the_question_looked(
+    clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, model: list[StubModel]
+) -> None:
+    stats = receipt() | {"looked_at": [{"video": 0, "spans": [[12.0, 15.0]]}]}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "What?") == 0
+    assert "00:12 to 00:15" in capsys.readouterr().out
+    assert ask("--video_path", clip, "--question", "What?", "--quiet") == 0
+    assert "00:12" not in capsys.readouterr().out
+
+
 def test_json_is_one_object_and_nothing_else(model: list[StubModel], clip: str, capsys: Any) -> None:
     assert ask("--video_path", clip, "--question", "q", "--json") == 0
     printed = capsys.readouterr()

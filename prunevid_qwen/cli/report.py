@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -111,8 +112,8 @@ class Report:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(full['answer'])}", soft_wrap=True)
         self.out.print(tokens_table(stats))
         self.out.print(comparison_table(stats, full["stats"]) if full else escape(times_line(stats)))
-        vision = vision_line(stats)
-        for line in [*([vision] if vision else []), *([details(stats)] if self.output.verbose else []), *notes]:
+        said = [line for line in (looked_at_line(stats), vision_line(stats)) if line]
+        for line in [*said, *([details(stats)] if self.output.verbose else []), *notes]:
             self.out.print(escape(line), soft_wrap=True)
 
     def _notes(self, told: Mapping[str, Any]) -> list[str]:
@@ -227,6 +228,25 @@ def vision_line(stats: Stats) -> str:
     said += f", with {percent(found['share'])} of the work" if early else ""  # some go half of the way
     said += f"{asked}, {found['seconds']:.1f} s"
     return f"{said}; {found['note']}" if found["note"] else said
+
+
+def looked_at_line(stats: Stats) -> str:
+    """Return when the question looked, by minutes and seconds; "" where no step read its attention, or none stands out.
+
+    A span is widened to whole seconds.
+    """
+    found = [each for each in stats.get("looked_at", ()) if each["spans"]]
+    several = len(stats["input"].get("videos", ())) > 1
+    parts = []
+    for each in found:
+        spans = [f"{_clock(math.floor(start))} to {_clock(math.ceil(end))}" for start, end in each["spans"]]
+        parts.append((f"video {each['video'] + 1}, " if several else "") + ", ".join(spans))
+    return f"looked at {'; '.join(parts)} (by attention, which is no proof)" if parts else ""
+
+
+def _clock(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return (f"{hours}:" if hours else "") + f"{rest // 60:02d}:{rest % 60:02d}"
 
 
 def comparison_table(pruned: Stats, full: Stats) -> Table:

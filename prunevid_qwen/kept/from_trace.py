@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from prunevid_qwen.kept.value import Ints, Kept, KeptMedium, KeptStep
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.trace import SampleTrace
+from prunevid_qwen.video.position_times import frames_of_positions, seconds_of_positions
 
 
 def kept_of(
@@ -81,15 +81,9 @@ def _medium(block: Block, facts: Mapping[str, Any], cells: Ints | None, placed: 
     height, width = facts.get("size", (rows, columns))
     plain = cells is None or np.array_equal(cells, np.arange(positions * rows * columns))
     seconds, frames = None, tuple[tuple[int, ...], ...]()
-    times = list(facts.get("timestamps", ()))
-    if block.kind == "video" and times:
-        each = math.ceil((len(times) + facts.get("padded", 0)) / positions)
-        frames = tuple(tuple(range(at * each, min((at + 1) * each, len(times)))) for at in range(positions))
-        begins = [times[min(at * each, len(times) - 1)] for at in range(positions)]
-        end = begins[-1] + facts.get("seconds_per_grid", 0.0)
-        if facts.get("duration") is not None:
-            end = max(begins[-1], min(end, facts["duration"]))
-        seconds = tuple(zip(begins, [*begins[1:], end], strict=True))
+    if block.kind == "video" and facts.get("timestamps"):
+        frames = tuple(tuple(each) for each in frames_of_positions(facts, positions))
+        seconds = tuple(seconds_of_positions(facts, positions))
     return KeptMedium(
         block.kind, str(facts.get("source", block.kind)), block.grid, block.start, block.stop,
         (int(width), int(height)), None if plain else cells, seconds, frames, placed,

@@ -222,9 +222,23 @@ class Session(TypedDict):
     prefix_bytes: Annotated[int, Key("that it holds of keys, values and states", "bytes")]
 
 
+class LookedAt(TypedDict):
+    """Where the attention that decided lay in one video. It is no proof of why the answer is what it is."""
+
+    video: Annotated[int, Key("its index in ``input.videos``, from 0")]
+    spans: Annotated[
+        list[list[float]],
+        Key("start and end of each span that holds clearly more than its share, in order; empty: none does", "seconds"),
+    ]
+
+
 class _Asked(TypedDict, total=False):
     vision: Annotated[VisionFacts, Key("the vision encoder's work; there where copies were asked for")]
     session: Annotated[Session, Key("what an open video saved; there where `PrunedVLM.open` was used")]
+    looked_at: Annotated[
+        list[LookedAt],
+        Key("of each video, when the question looked; there where a step between the layers read its attention"),
+    ]
 
 
 class Receipt(_Asked):
@@ -270,6 +284,7 @@ TABLES = (
     Seconds,
     VisionFacts,
     Session,
+    LookedAt,
     Methods,
     Method,
     PlanFacts,

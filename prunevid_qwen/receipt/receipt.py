@@ -17,6 +17,7 @@ from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt.applied import warnings_of
 from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.receipt.keys import SCHEMA, Method, Methods, PlanFacts, Stage1, Stage2, Stage3, StepRow
+from prunevid_qwen.receipt.looked_at import looked_at
 from prunevid_qwen.receipt.stages import Stage, Stages
 from prunevid_qwen.tokens.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
@@ -59,10 +60,12 @@ def receipt(
     decode = trace.seconds.total("decode")
     first = seconds["read"] + sum(parts.values())
     vision = what.vision if isinstance(what, Plan) else vision_options(what.reading)
+    videos = [fact for kind, fact in zip(kinds, media, strict=True) if kind == "video"]
+    looked = looked_at(sample, stages, videos)
     return {
         "schema": SCHEMA,
         "input": {
-            "videos": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "video"],
+            "videos": videos,
             "images": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "image"],
             "prompt_tokens": prompt_tokens,
             "cached_tokens": 0,
@@ -88,6 +91,7 @@ def receipt(
             "rows_in_batch": len(trace.samples),
         },
         **({"vision": vision_facts(sample, vision, parts["vision"])} if vision else {}),
+        **({} if looked is None else {"looked_at": looked}),
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
         "config": None if isinstance(what, Plan) else what.flat(),

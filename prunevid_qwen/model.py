@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,17 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.attachments import Turns
-from prunevid_qwen.answers.answer import Answer, words_asked
+from prunevid_qwen.answers.answer import words_asked
 from prunevid_qwen.answers.follow_up import (
     cache_given,
     check_starts_anew,
-    next_turn,
+    follow_up,
     remember,
     shown_in,
     with_cache_named,
 )
 from prunevid_qwen.answers.results import results_of
-from prunevid_qwen.answers.session import OpenVideo
+from prunevid_qwen.answers.session import OpenVideo, VideoCache, cacheable
 from prunevid_qwen.answers.streamer import check_streamed, ends_streamer
 from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
@@ -53,6 +52,7 @@ class PrunedVLM:
         device: "cuda", "cpu", ... None takes a GPU if there is one. Not together with ``device_map``.
         tokenizer: tokenizer of a loaded Qwen-VL.
         processor: processor of a loaded model. For a Qwen-VL its settings and its tokenizer are used.
+        video_cache_bytes: hold encoded videos for later calls, the last used ones, see ``videos``. None holds none.
         arguments: arguments of transformers' ``from_pretrained``: ``dtype`` (by default the checkpoint's, float32 for
             a toy), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
             ``cache_dir``, ``local_files_only``.
@@ -71,8 +71,10 @@ class PrunedVLM:
         *,
         tokenizer: Any = None,
         processor: Any = None,
+        video_cache_bytes: int | None = None,
         **arguments: Any,
     ) -> None:
+        self.videos = None if video_cache_bytes is None else VideoCache(video_cache_bytes)
         what = get_paper_config() if config is None else config
         check_kinds(what)
         if isinstance(model_path, (str, Path)):
@@ -200,14 +202,18 @@ class PrunedVLM:
         with_stats = self.config.collect_stats if return_stats is None else return_stats
         words = words_asked(question, messages) if keep_map else None
         if cache_given(generate_arguments) is not None:
-            return self._follow_up(asked, question, streamer, with_stats, words, generate_arguments)
+            return follow_up(self, asked, question, streamer, with_stats, words, generate_arguments)
+        # a caller who gets tensors may go on from the cache of this answer, which is remembered below alone
+        returned = returns_tensors(self.model, generate_arguments)
+        if self.videos is not None and cacheable(question, *asked[:3]) and not returned:
+            more = {"streamer": streamer, "keep_map": keep_map, "return_stats": return_stats, **generate_arguments}
+            return OpenVideo(self, video_path, start, end, progress).without_prefix(question, more)
         tower, device = self._tower, input_device(self.model)
         given = (video_path, question, images, messages, start, end)
         with opened_samples(self._reading, self.config, tower, *given) as (opened, single):
             check_streamed(streamer, single)
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
-            returned = returns_tensors(self.model, generate_arguments)
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
             with self._lock, inference, pruned(self.model, self._what) as trace, self.frontend.memory(tower) as videos:
@@ -225,19 +231,6 @@ class PrunedVLM:
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         results = results_of(self, output, samples, inputs, trace, seconds, with_stats, words)
         return results[0] if single else results
-
-    def _follow_up(
-        self, asked: tuple[Any, ...], question: Any, streamer: Any, with_stats: bool, words: list[str] | None, more: Any
-    ) -> Answer:
-        """Answer the last question of a conversation from the cache of the answer before it."""
-        began = time.perf_counter()
-        with self._lock, pruned(self.model, self._what) as trace:
-            turn = next_turn(self, asked, question, more)
-            output = self.model.generate(**turn.inputs, streamer=streamer, **more)
-            remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
-        turn.note(trace)
-        own = output, [turn.sample], turn.inputs, trace, {"read": 0.0, "total": time.perf_counter() - began}
-        return results_of(self, *own, with_stats, words, partial(turn.correct, trace))[0]
 
     def prepare(
         self,

@@ -51,6 +51,12 @@ class Prepared:
     asked: tuple[str, ...] = ()
     prefixes: Prefixes | None = None
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the features that are held; 0 where the model encodes in each answer."""
+        held = [] if self.encoded is None else self.encoded.features
+        return sum(each.tokens.nbytes for each in held)
+
     @classmethod
     def of(
         cls,

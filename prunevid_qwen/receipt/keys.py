@@ -232,8 +232,18 @@ class LookedAt(TypedDict):
     ]
 
 
+class VideoCacheFacts(TypedDict):
+    """The cache of encoded videos, after this answer."""
+
+    hit: Annotated[bool, Key("the videos of this call were held")]
+    videos: Annotated[int, Key("calls whose videos are held")]
+    bytes: Annotated[int, Key("of their features", "bytes")]
+    limit_bytes: Annotated[int, Key("at most", "bytes")]
+
+
 class _Asked(TypedDict, total=False):
     vision: Annotated[VisionFacts, Key("the vision encoder's work; there where copies were asked for")]
+    video_cache: Annotated[VideoCacheFacts, Key("the cache of encoded videos; there where video_cache_bytes was set")]
     session: Annotated[Session, Key("what an open video saved; there where `PrunedVLM.open` was used")]
     looked_at: Annotated[
         list[LookedAt],
@@ -284,6 +294,7 @@ TABLES = (
     Seconds,
     VisionFacts,
     Session,
+    VideoCacheFacts,
     LookedAt,
     Methods,
     Method,

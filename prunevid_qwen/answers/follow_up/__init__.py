@@ -5,6 +5,7 @@ was read and answered, and `next_turn` refuses whatever does not begin so. The g
 are: an answer that is tokenized anew may have others.
 """
 
+from prunevid_qwen.answers.follow_up.answered import follow_up as follow_up
 from prunevid_qwen.answers.follow_up.held import remember as remember
 from prunevid_qwen.answers.follow_up.shown import shown_in as shown_in
 from prunevid_qwen.answers.follow_up.turn import cache_given as cache_given

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prunevid_qwen.adapters import adapter_for
@@ -49,11 +50,14 @@ class OpenVideo:
     def __init__(
         self, model: Any, video_path: Any, start: float | None, end: float | None, progress: Any = None
     ) -> None:
-        self._model = model
-        prepared = model.prepare(video_path, "?", start=start, end=end, progress=progress)
+        self._model, self.hit = model, False
+        prepare = partial(model.prepare, video_path, "?", start=start, end=end, progress=progress)
+        cache = model.videos
+        prepared, self.hit = (prepare(), False) if cache is None else cache.of(model, video_path, start, end, prepare)
         self._prepared: Prepared | None = prepared
         self._media = prepared.samples[0].media
-        self._asked, self._prefixes, self._alone = 0, Prefixes(), _why_alone(model)
+        self._asked, self._alone = 0, _why_alone(model)
+        self._prefixes: Prefixes | None = Prefixes()
         self.history: list[Message] = []
         """The conversation of `chat`: messages of the user and of the assistant, without the video."""
 
@@ -67,7 +71,8 @@ class OpenVideo:
         """Let go of the video; a second time does nothing."""
         self._prepared = None
         self._media = ()
-        self._prefixes.clear()
+        if self._prefixes is not None:
+            self._prefixes.clear()
 
     def reset(self) -> None:
         """Forget the conversation, not the video."""
@@ -89,8 +94,7 @@ class OpenVideo:
     @property
     def bytes(self) -> int:
         """Bytes of the encoded video; 0 for a family that encodes it in each answer."""
-        held = None if self._prepared is None else self._prepared.encoded
-        return 0 if held is None else sum(each.tokens.nbytes for each in held.features)
+        return 0 if self._prepared is None else self._prepared.bytes
 
     def ask(self, question: str | Sequence[str], **arguments: Any) -> Any:
         """Answer a question, or several, each without regard to any other.
@@ -119,6 +123,11 @@ class OpenVideo:
         else:
             answers = self._answered(whole, asked, arguments)
         return answers[0] if single else answers
+
+    def without_prefix(self, question: Any, arguments: dict[str, Any]) -> Any:
+        """Answer as `ask`, and keep nothing for the next question: a call of `generate` over the cache of videos."""
+        self._prefixes, self._alone = None, "a call of generate() keeps no prefix"
+        return self.ask(question, **arguments)
 
     def chat(self, text: str, **arguments: Any) -> Answer:
         """Go on with the conversation: the model sees it whole, and selects tokens anew by the last question.
@@ -154,7 +163,7 @@ class OpenVideo:
         began = time.perf_counter()
         samples = tuple(self._model.frontend.sample(each, self._model.config) for each in conversations)
         inputs = self._model.frontend.batch(samples)
-        encoded, first = prepared.encoded is not None, not self._asked
+        encoded, first = prepared.encoded is not None, not self._asked and not self.hit
         spent = time.perf_counter() - began
         seconds = prepared.seconds if first else {"read": spent, "vision": 0.0, "total": spent}
         turn = replace(
@@ -164,14 +173,17 @@ class OpenVideo:
         answers: list[Answer] = self._model.answer(turn, **arguments)
         for answer in answers:
             self._asked += 1
-            answer["stats"]["session"] = {
-                "question": self._asked,
-                "vision": "reused" if encoded and not first else "encoded",
-                "prefix": self._prefixes.outcome,
-                "why": self._prefixes.why or (None if encoded else _EACH_TIME),
-                "video_bytes": self.bytes,
-                "prefix_bytes": self._prefixes.bytes,
-            }
+            if self._prefixes is not None:
+                answer["stats"]["session"] = {
+                    "question": self._asked,
+                    "vision": "reused" if encoded and not first else "encoded",
+                    "prefix": self._prefixes.outcome,
+                    "why": self._prefixes.why or (None if encoded else _EACH_TIME),
+                    "video_bytes": self.bytes,
+                    "prefix_bytes": self._prefixes.bytes,
+                }
+            if self._model.videos is not None:
+                answer["stats"]["video_cache"] = self._model.videos.facts(self.hit)
             if not (self._model.config.collect_stats if with_stats is None else with_stats):
                 del answer["stats"]
         return answers

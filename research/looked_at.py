@@ -30,7 +30,6 @@ from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS, SECONDS
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.receipt.looked_at import MORE_THAN_SHARE, looked_at
-from prunevid_qwen.receipt.stages import Stages
 from prunevid_qwen.tokens.trace import SampleTrace
 from prunevid_qwen.video.position_times import seconds_of_positions
 from research.shapes_run import RESULTS, command_of
@@ -105,7 +104,7 @@ def ask(model: PruneVidQwen25VL, video: ShapesVideo, presets: Sequence[str]) -> 
             true = evidence(looker.shows[number], positions)
             if not true.any() or 2 * true.sum() > positions:
                 continue
-            told = looked_at(sample, Stages.of(config), [facts])
+            told = looked_at(sample, [facts])
             if told is None:
                 raise RuntimeError(f"{preset}: no step read the attention of the question")
             own = looked(told[0]["spans"], seconds)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from prunevid_qwen import Plan, PruneVidConfig, Step, get_baseline_config, get_config
+from prunevid_qwen import Plan, Step, get_baseline_config, get_config
 from prunevid_qwen.cli.report import looked_at_line
+from prunevid_qwen.forward.plan_steps import _note
+from prunevid_qwen.needs import AttentionQuery, Needs, Probe
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.receipt.looked_at import last_guided, looked_at, spans_of, weight_of_tokens
-from prunevid_qwen.receipt.stages import Stages
-from prunevid_qwen.stage1_merge import Pool
-from prunevid_qwen.stage2_select import FastV, Uniform
+from prunevid_qwen.stage2_select import FastV
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
 from prunevid_qwen.video.position_times import frames_of_positions, seconds_of_positions
@@ -25,7 +26,6 @@ __all__ = ["model", "other", "picture", "video"]
 
 FACTS = {"timestamps": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5], "seconds_per_grid": 1.0, "duration": 3.9, "padded": 0}
 VIDEO = Block("video", (4, 1, 2), 0, 8)  # two tokens a second
-GUIDED = Stages.of(Plan((Step(3, FastV(0.5)),)))
 ALL = TokenMap.identity(8)
 
 
@@ -34,13 +34,13 @@ def trace(*reductions: Reduction, blocks: Sequence[Block] = (VIDEO,), cells: lis
     return SampleTrace(tuple(blocks), tokens, tokens + 5, reductions, None if cells is None else torch.tensor(cells))
 
 
-def cut(*kept: int, of: int = 8, share: Sequence[float] | None = None, at: int = 3) -> Reduction:
+def cut(*kept: int, of: int = 8, share: Sequence[float] | None = None, at: int = 3, guided: bool = True) -> Reduction:
     score = None if share is None else torch.tensor(share).log()
-    return Reduction(at, "FastV", TokenMap.keep(torch.tensor(kept, dtype=torch.long), of), score=score)
+    return Reduction(at, "FastV", TokenMap.keep(torch.tensor(kept, dtype=torch.long), of), score=score, guided=guided)
 
 
-def spans(sample: SampleTrace, stages: Stages = GUIDED) -> Any:
-    found = looked_at(sample, stages, [FACTS])
+def spans(sample: SampleTrace) -> Any:
+    found = looked_at(sample, [FACTS])
     return None if found is None else found[0]["spans"]
 
 
@@ -71,27 +71,38 @@ def test_a_token_that_an_earlier_step_dropped_counts_nothing() -> None:
     assert not weight_of_tokens(nothing, 1).any() and len(weight_of_tokens(nothing, 1)) == 8
 
 
-def test_the_last_guided_step_is_the_one() -> None:
-    steps = Stages.of(Plan((Step(DOOR, Pool(0.5)), Step(1, FastV(0.5)), Step(2, FastV(0.5)), Step(3, Uniform(0.5)))))
-    sample = trace(
-        Reduction(DOOR, "Pool", ALL), cut(*range(8), at=1), cut(2, 3, at=2), cut(0, of=2, at=3)
-    )  # what follows by chance or by place is not the question's
-    assert last_guided(sample, steps) == 2 and spans(sample, steps) == [[1.0, 2.0]]
-    unguided = trace(cut(0, 1, at=3))
-    for stages in (Stages.of(Plan((Step(3, Uniform(0.5)),))), Stages.of(get_baseline_config())):
-        assert last_guided(unguided, stages) is None and spans(unguided, stages) is None
+def test_the_last_guided_step_between_the_layers_is_the_one() -> None:
+    door = Reduction(DOOR, "m", ALL, guided=True)
+    sample = trace(door, cut(*range(8), at=1), cut(2, 3, at=2), cut(0, of=2, guided=False))
+    assert last_guided(sample) == 2 and spans(sample) == [[1.0, 2.0]]
+    for unguided in (trace(door, cut(0, 1, guided=False)), trace()):
+        assert last_guided(unguided) is None and spans(unguided) is None
 
 
-@pytest.mark.parametrize("preset", ["paper", "recommended", "fastv", "glimpse"])
-def test_a_preset_is_guided(preset: str) -> None:
-    assert [stage.asks_attention for stage in Stages.of(get_config(preset)).cuts] == [True]
+@pytest.mark.parametrize("preset", ["paper", "recommended", "fastv"])
+def test_a_preset_is_guided(model: Any, video: Any, preset: str) -> None:
+    assert "looked_at" in model.with_config(get_config(preset)).generate(video, ASKED, max_new_tokens=1)["stats"]
+
+
+def test_attention_and_a_probe_guide_and_other_evidence_does_not() -> None:
+    noted = []
+    for needs in (
+        Needs(attention=AttentionQuery()),
+        Needs(probe=Probe(torch.zeros(4, 1, 8), (2,), 2)),
+        Needs(keys=True),
+    ):
+        rows = [SimpleNamespace(reductions=[])]
+        state: Any = SimpleNamespace(rows=rows, check_free=lambda: None)
+        _note(state, [ALL], cast(Any, SimpleNamespace(at=3, name="s", by=SimpleNamespace(needs=needs))))
+        noted.append(rows[0].reductions[0].guided)
+    assert noted == [True, True, False]
 
 
 def test_images_and_newlines_are_in_no_second_and_each_video_has_its_own_share() -> None:
     blocks = (Block("image", (1, 1, 2), 0, 2), Block("video", (2, 1, 2), 2, 7, 1), Block("video", (2, 1, 1), 7, 9))
     sample = trace(cut(0, 2, 3, 6, 7, 8, of=9), blocks=blocks, cells=[0, 1, 0, 1, 2, 3, -1, 0, 1])
     short = {**FACTS, "timestamps": [10.0, 12.0], "seconds_per_grid": 2.0, "duration": None}
-    assert looked_at(sample, GUIDED, [short, short]) == [
+    assert looked_at(sample, [short, short]) == [
         {"video": 0, "spans": [[10.0, 12.0]]},
         {"video": 1, "spans": []},
     ]
@@ -100,8 +111,8 @@ def test_images_and_newlines_are_in_no_second_and_each_video_has_its_own_share()
 def test_nothing_is_said_where_times_are_unknown() -> None:
     sample = trace(cut(0, 1))
     for videos in ([], [FACTS, FACTS], [{**FACTS, "timestamps": []}]):
-        assert looked_at(sample, GUIDED, videos) is None
-    assert looked_at(trace(cut(0, of=2), blocks=[Block("image", (1, 1, 2), 0, 2)]), GUIDED, []) is None
+        assert looked_at(sample, videos) is None
+    assert looked_at(trace(cut(0, of=2), blocks=[Block("image", (1, 1, 2), 0, 2)]), []) is None
 
 
 def test_a_share_as_large_as_the_bound_counts_and_none_does_of_nothing() -> None:
@@ -120,13 +131,13 @@ def test_when_positions_are_shown() -> None:
 
 
 def test_the_receipt_tells_it() -> None:
-    def told(plan: Plan | PruneVidConfig, media: list[Any], kinds: list[str]) -> Any:
-        run = Trace("hf", 3, 6, samples=(trace(cut(2, 3)),), cache_lengths=(7,) * 6, cache_bytes=700)
-        return receipt(run, 0, plan, media, kinds, 13, {}, {"read": 0.0, "total": 1.0}, 1)
+    def told(guided: bool) -> Any:
+        sample, plan = trace(cut(2, 3, guided=guided)), Plan((Step(3, FastV(0.5)),))
+        run = Trace("hf", 3, 6, samples=(sample,), cache_lengths=(7,) * 6, cache_bytes=700)
+        return receipt(run, 0, plan, [FACTS], ["video"], 13, {}, {"read": 0.0, "total": 1.0}, 1)
 
-    guided = Plan((Step(3, FastV(0.5)),))
-    assert told(guided, [FACTS], ["video"])["looked_at"] == [{"video": 0, "spans": [[1.0, 2.0]]}]
-    assert "looked_at" not in told(Plan((Step(3, Uniform(0.5)),)), [FACTS], ["video"])
+    assert told(True)["looked_at"] == [{"video": 0, "spans": [[1.0, 2.0]]}]
+    assert "looked_at" not in told(False)
 
 
 def test_an_answer_tells_it(model: Any, video: Any) -> None:

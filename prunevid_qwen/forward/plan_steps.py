@@ -115,11 +115,13 @@ def _note(
     state: Prefill, maps: list[TokenMap | None], step: Step, scores: Mapping[int, Tensor | None] = NO_SCORES
 ) -> bool:
     """Write into the rows what a step decided, and by which scores; say whether that changes any of them."""
+    needs = step.by.needs
+    guided = needs.attention is not None or needs.probe is not None
     for b, (row, chosen) in enumerate(zip(state.rows, maps, strict=True)):
         if chosen is not None:
             score = scores.get(b)
             one_each = None if score is None or score.dim() != 1 else score
-            row.reductions.append(Reduction(step.at, step.name, chosen, score=one_each))
+            row.reductions.append(Reduction(step.at, step.name, chosen, score=one_each, guided=guided))
     # the longest row may keep all while another one shrinks: equal length does not mean unchanged
     if all(chosen is None or chosen.is_identity for chosen in maps):
         return False

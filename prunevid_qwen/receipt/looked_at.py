@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.receipt.keys import LookedAt
-from prunevid_qwen.receipt.stages import Stages
 from prunevid_qwen.tokens.trace import DOOR, SampleTrace
 from prunevid_qwen.video.position_times import seconds_of_positions
 
@@ -20,17 +19,16 @@ MORE_THAN_SHARE = 1.5
 """A temporal position was looked at when it holds this many times the mean of its video's positions."""
 
 
-def looked_at(sample: SampleTrace, stages: Stages, videos: Sequence[Mapping[str, Any]]) -> list[LookedAt] | None:
+def looked_at(sample: SampleTrace, videos: Sequence[Mapping[str, Any]]) -> list[LookedAt] | None:
     """Return the spans of each video that the last step chosen by the question looked at.
 
     None where no such step acted between the layers, or where it is not known when the videos' frames are shown.
 
     Args:
         sample: a row of a trace.
-        stages: what was asked for.
         videos: what the receipt says of each video, in order.
     """
-    number = last_guided(sample, stages)
+    number = last_guided(sample)
     shown = [block for block in sample.blocks if block.kind == "video" and not block.part]
     if number is None or not shown or len(shown) != len(videos) or not all(each.get("timestamps") for each in videos):
         return None
@@ -49,14 +47,10 @@ def looked_at(sample: SampleTrace, stages: Stages, videos: Sequence[Mapping[str,
     return out
 
 
-def last_guided(sample: SampleTrace, stages: Stages) -> int | None:
+def last_guided(sample: SampleTrace) -> int | None:
     """Return the number of the last step between the layers that read attention or a probe; None: there was none."""
-    for number in reversed(range(len(sample.reductions))):
-        reduction = sample.reductions[number]
-        stage = None if reduction.at == DOOR else stages.of_reduction(reduction)
-        if stage is not None and stage.asks_attention:
-            return number
-    return None
+    guided = [number for number, each in enumerate(sample.reductions) if each.guided and each.at > DOOR]
+    return guided[-1] if guided else None
 
 
 def weight_of_tokens(sample: SampleTrace, number: int) -> Tensor:

@@ -61,7 +61,7 @@ def receipt(
     first = seconds["read"] + sum(parts.values())
     vision = what.vision if isinstance(what, Plan) else vision_options(what.reading)
     videos = [fact for kind, fact in zip(kinds, media, strict=True) if kind == "video"]
-    looked = looked_at(sample, stages, videos)
+    looked = looked_at(sample, videos)
     return {
         "schema": SCHEMA,
         "input": {

@@ -13,7 +13,7 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.method_base import fixed_share
 from prunevid_qwen.forward.plan import Plan, Step
-from prunevid_qwen.reducer import Reducer, is_reducer, made_by, most, needs_of, registered_as, says, why_unchanged
+from prunevid_qwen.reducer import is_reducer, made_by, most, registered_as, says, why_unchanged
 from prunevid_qwen.tokens import Block, TokenLayout
 from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace
 
@@ -74,23 +74,13 @@ class Stage:
         """The lever and its value in words, or ""."""
         return "" if self.lever is None else f"{self.lever}={getattr(self.own, self.lever)}"
 
-    @property
-    def asks_attention(self) -> bool:
-        """Whether the question guides it: it reads attention, or a probe's."""
-        needs = needs_of(self._reducer)
-        return needs.attention is not None or needs.probe is not None
-
-    @property
-    def _reducer(self) -> Reducer:
-        return self.own if is_reducer(self.own) else made_by(self.own, self.number, self.config)
-
     def most(self, layout: TokenLayout, step: int) -> int | None:
         """Return how many tokens may be left at most; None: what is seen decides."""
         return most(self.own, layout, step)
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why a merger may leave these videos and images as they came; None: it may not."""
-        return why_unchanged(self._reducer, blocks)
+        return why_unchanged(self.own if is_reducer(self.own) else made_by(self.own, 1, self.config), blocks)
 
 
 @dataclass(frozen=True)

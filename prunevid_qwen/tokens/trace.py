@@ -29,6 +29,7 @@ class Reduction:
         text: [n] int64: where that text stood in the row before any reduction; None if none was dropped.
         score: [map.n_in] fp32: the attention of the question to each token, as the natural logarithm that the step
             chose by; None where it did not choose by that.
+        guided: the step read the attention of the question, or of a probe.
     """
 
     at: int
@@ -37,6 +38,7 @@ class Reduction:
     frames: int = 0
     text: Tensor | None = None
     score: Tensor | None = None
+    guided: bool = False
 
 
 @dataclass(frozen=True)

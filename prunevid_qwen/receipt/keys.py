@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypedDict
 
 from prunevid_qwen.receipt.session_keys import Key as Key
+from prunevid_qwen.receipt.session_keys import LookedAt as LookedAt
 from prunevid_qwen.receipt.session_keys import Session as Session
 from prunevid_qwen.receipt.session_keys import VideoCacheFacts as VideoCacheFacts
 

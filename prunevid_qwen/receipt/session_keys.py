@@ -1,4 +1,4 @@
-"""The keys of a receipt on what was not done again: an open video, and the cache of encoded videos."""
+"""Keys of a receipt for some calls alone: an open video, the cache of encoded videos, when a question looked."""
 
 from __future__ import annotations
 

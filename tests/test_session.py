@@ -161,12 +161,14 @@ def test_what_is_refused(model: PruneVidQwen25VL, video: Path, tmp_path: Path) -
 
 
 def test_twenty_questions_hold_no_more_than_one(model: PruneVidQwen25VL, video: Path) -> None:
+    prefixes: set[int] = set()
     with model.open(video) as opened:
         opened.ask(ASKED, max_new_tokens=1)
         held = opened.bytes
         for number in range(19):
-            opened.ask(f"{ASKED} {number}", max_new_tokens=1)
-        assert opened.bytes == held
+            stats = opened.ask(f"{ASKED} {number}", max_new_tokens=1)["stats"]
+            prefixes = {*prefixes, stats["session"]["prefix_bytes"]}
+        assert opened.bytes == held and len(prefixes) == 1
 
 
 def test_a_family_whose_videos_are_not_encoded_ahead_says_so(tmp_path: Path) -> None:

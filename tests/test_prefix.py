@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from prunevid_qwen import PruneVidConfig, UnsupportedError, get_config, pruned
+from prunevid_qwen import AttentionQuery, Needs, Plan, PruneVidConfig, Step, UnsupportedError, get_config, pruned
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.forward.prefix import Prefixes, fingerprint, why_none
 from prunevid_qwen.forward.pruning import plan_of
+from prunevid_qwen.stage2_select.fastv import FastV
+from prunevid_qwen.stage2_select.oracle import Oracle
+from prunevid_qwen.stage2_select.threshold import Budget
+from prunevid_qwen.tokens.trace import DOOR
 from tests.families import FAMILIES, family_inputs, family_model
 from tests.method_matrix import METHODS, config_of
 from tests.tolerances import LOGITS, close
@@ -194,6 +198,51 @@ def test_what_reads_the_question_first_has_none() -> None:
     assert why_none(adapter, plan_of(get_config("cdpruner"), 6))
     assert why_none(adapter_for(family_model("qwen3_5")), Plan())
     assert why_none(adapter, Plan()) is None
+
+
+@dataclass(frozen=True)
+class Attending(FastV):
+    """Reads the question's attention before the first layer."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(AttentionQuery("post_rope", heads="mean", rows="last", projections="next"))
+
+
+@dataclass(frozen=True)
+class Preparing(FastV):
+    """Asks for nothing, and prepares of the whole prompt."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def prepare(self, seen: Any) -> Any:
+        return seen
+
+
+@pytest.mark.parametrize("door", [Attending(keep_ratio=0.4), Oracle(Budget(keep_ratio=0.4)), Preparing(keep_ratio=0.4)])
+def test_a_door_that_may_know_the_question_decides_anew(door: Any) -> None:
+    adapter = adapter_for(family_model("qwen2_5_vl"))
+    plan = Plan((Step(DOOR, door),), compress=False)
+    assert why_none(adapter, plan)
+    if isinstance(door, Attending):
+        prefixes = Prefixes()
+        for question in QUESTIONS:
+            same(answered("qwen2_5_vl", plan, question, prefixes), answered("qwen2_5_vl", plan, question))
+
+
+def test_calls_that_want_more_than_the_next_token_run_whole() -> None:
+    model, config, prefixes = family_model("qwen2_5_vl"), PruneVidConfig(**BOTH), Prefixes()
+    answered("qwen2_5_vl", config, QUESTIONS[0], prefixes)
+    inputs, outputs = asked("qwen2_5_vl", QUESTIONS[1]), []
+    for own in (None, prefixes):
+        with torch.no_grad(), pruned(model, config, prefixes=own):
+            outputs.append(model(**inputs).logits)
+    assert torch.equal(*outputs) and prefixes.outcome is None and prefixes.why
+    with pruned(model, config, prefixes=prefixes):
+        assert model(**inputs, logits_to_keep=1).logits.requires_grad
+    assert prefixes.outcome is None and prefixes.why
 
 
 def test_the_question_runs_alone_through_the_first_layers() -> None:

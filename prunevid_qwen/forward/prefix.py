@@ -7,8 +7,9 @@ question alone through layers 0 to M: each of them is given the question's rows,
 the cut the held states stand before the question's again, and all goes on as for a whole prompt: the step sees, scores
 and cuts the same tokens.
 
-Whoever asks says that the videos are the same: pass ``prefixes`` to `pruned` for prompts about one video alone. Tokens,
-plan and weights are compared here.
+`generate` is meant, without gradients: the states of the layers up to the cut, which `output_hidden_states` asks for,
+are the question's alone. Whoever asks says that the videos are the same: pass ``prefixes`` to `pruned` for prompts
+about one video alone. Tokens, plan and weights are compared here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.seams import first_argument, require_arguments
 from prunevid_qwen.forward.attention import Rope
 from prunevid_qwen.forward.layer_kinds import mixed
+from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.forward.prefill import Prefill
+from prunevid_qwen.reducer import Reducer
 from prunevid_qwen.tokens import TokenMap
 
 
@@ -84,7 +87,7 @@ class Prefixes:
         """Let go of the prefix."""
         self.held = self._of = None
 
-    def begin(self, adapter: Adapter, plan: Plan, state: Prefill, ids: Tensor) -> Reused | None:
+    def begin(self, adapter: Adapter, plan: Plan, state: Prefill, ids: Tensor, logits: Logits) -> Reused | None:
         """Look at a prompt that is about to run: return the prefix for it, if one is held and fits.
 
         Args:
@@ -92,8 +95,9 @@ class Prefixes:
             plan: under way.
             state: of the prompt, before any step.
             ids: [B, S] on the CPU.
+            logits: what is asked of them.
         """
-        self.outcome, self.why = None, why_none(adapter, plan) or _why_not_here(state)
+        self.outcome, self.why = None, why_none(adapter, plan) or _why_not_here(state, logits.for_next_token)
         if self.why is not None:
             return None
         made_of = (*fingerprint(adapter.parts.model), plan)
@@ -194,8 +198,10 @@ def with_states(out: Any, hidden: Tensor) -> Any:
 def why_none(adapter: Adapter, plan: Plan) -> str | None:
     """Say why prompts under a plan share no prefix; None if they do."""
     door, first = plan.door, plan.cuts[0] if plan.cuts else None
-    if door is not None and door.by.needs.question:
-        return f"{door.name!r} reads the question before the first layer"
+    if door is not None:
+        reads = _read_at_the_door(door.by)
+        if reads is not None:
+            return f"{door.name!r} reads {reads} before the first layer"
     if mixed(adapter):
         return "the states of linear attention hold all tokens in one, and are not kept for another question"
     if any(step.by.needs.probe is not None for step in plan.steps):
@@ -209,7 +215,20 @@ def why_none(adapter: Adapter, plan: Plan) -> str | None:
     return None
 
 
-def _why_not_here(state: Prefill) -> str | None:
+def _read_at_the_door(by: Reducer) -> str | None:
+    """Say what of a question a reducer reads before the first layer; None if it decides once for all questions."""
+    if by.needs.question or hasattr(by, "prepare"):  # what it prepares may be of the question
+        return "the question"
+    if by.needs.attention is not None:
+        return "the question's attention"
+    return "marks, which belong to a question," if by.needs.marks else None
+
+
+def _why_not_here(state: Prefill, for_next_token: bool) -> str | None:
+    if not for_next_token:
+        return "more than the logits of the last token is asked for: generate() asks for these alone"
+    if torch.is_grad_enabled():
+        return "gradients are on, and what is held has none"
     if state.past:
         return "a cache came with the prompt"
     if not bool(state.valid.all()):
@@ -229,7 +248,12 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...]:
     weights = tuple((each.data_ptr(), each.shape, 0 if each.is_inference() else each._version)
                     for each in model.parameters())  # fmt: skip
     switches = tuple(
-        (name, str(getattr(module, "active_adapters", "")), bool(getattr(module, "disable_adapters", False)))
+        (
+            name,
+            str(getattr(module, "active_adapters", "")),
+            bool(getattr(module, "disable_adapters", False)),
+            str(getattr(module, "scaling", "")),
+        )
         for name, module in model.named_modules()
         if hasattr(module, "active_adapters") and hasattr(module, "disable_adapters")
     )

@@ -115,7 +115,7 @@ class Run(threading.local):
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
         if self.prefixes is not None:
-            self.reused = self.prefixes.begin(self.adapter, self.plan, self.prefill, copy.ids)
+            self.reused = self.prefixes.begin(self.adapter, self.plan, self.prefill, copy.ids, self.logits)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())

@@ -59,8 +59,10 @@ class Asked:
         self.adapter = adapter_for(self.model)
         tower = self.adapter.parts.vision
         self.held = EncodedVideos(tower)
+        began = time.perf_counter()
         with torch.inference_mode():
             features = self.held.encode(self.inputs["pixel_values_videos"], self.inputs["video_grid_thw"])
+        self.encoding = time.perf_counter() - began
         self.shown = {**self.inputs, "pixel_values_videos": self.held.hold(features)}
         self._asked = 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from prunevid_qwen import ConfigError, MediaError, PrunedVLM, PruneVidQwen25VL, get_config
 from prunevid_qwen.answers.session import OpenVideo
@@ -158,6 +160,32 @@ def test_what_is_refused(model: PruneVidQwen25VL, video: Path, tmp_path: Path) -
         opened.ask(ASKED)
     with pytest.raises(MediaError):
         model.open(tmp_path / "none.mp4")
+
+
+def test_other_weights_of_the_encoder_are_refused(model: PruneVidQwen25VL, video: Path) -> None:
+    weight = next(model.model.model.visual.parameters())
+    with model.open(video) as opened:
+        opened.ask(ASKED, max_new_tokens=1)
+        with torch.no_grad():
+            weight.add_(0.5)
+        try:
+            with pytest.raises(ConfigError, match="open the video again"):
+                opened.ask(ASKED, max_new_tokens=1)
+        finally:
+            with torch.no_grad():
+                weight.sub_(0.5)
+
+
+def test_a_config_that_reads_otherwise_needs_a_session_of_its_own(model: PruneVidQwen25VL, video: Path) -> None:
+    with model.open(video) as opened, pytest.raises(ConfigError, match="max_frames"):
+        opened.under(model.config.replace(max_frames=4))
+
+
+def test_threads_take_turns_in_a_conversation(model: PruneVidQwen25VL, video: Path) -> None:
+    with model.open(video) as opened, ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: opened.chat(ASKED, max_new_tokens=1), range(6)))
+        assert len(opened.history) == 12
+    assert sorted(each["stats"]["session"]["question"] for each in answers) == [1, 2, 3, 4, 5, 6]
 
 
 def test_twenty_questions_hold_no_more_than_one(model: PruneVidQwen25VL, video: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.answers.answer import Answer
+from prunevid_qwen.answers.session.video_cache import READING
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.forward.prefix import Prefixes, why_none
+from prunevid_qwen.forward.prefix import Prefixes, fingerprint, why_none
 from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.inputs.prepared import Prepared
 
@@ -55,6 +57,7 @@ class OpenVideo:
         cache = model.videos
         prepared, self.hit = (prepare(), False) if cache is None else cache.of(model, video_path, start, end, prepare)
         self._prepared: Prepared | None = prepared
+        self._encoder, self._turn = self._weights(), threading.RLock()
         self._media = prepared.samples[0].media
         self._asked, self._alone = 0, _why_alone(model)
         self._prefixes: Prefixes | None = Prefixes()
@@ -88,6 +91,13 @@ class OpenVideo:
         """
         other = copy.copy(self)
         other._model, other.history = self._model.with_config(config), list(self.history)
+        ours, theirs = self._model.config.flat(), other._model.config.flat()
+        read = [name for name in READING if ours.get(name) != theirs.get(name)]
+        if read:
+            raise ConfigError(
+                f"this video was read with another {' and '.join(read)}: use model.open() for that config"
+            )
+        other._turn = threading.RLock()
         other._prefixes, other._alone = Prefixes(), _why_alone(other._model)
         return other
 
@@ -118,10 +128,13 @@ class OpenVideo:
         if arguments.get("streamer") is not None and len(asked) > 1:
             raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
         whole = [[self._first(each)] for each in asked]
-        if self._alone is None:  # the prefix is held for one row
-            answers = [self._answered([talk], [each], arguments)[0] for talk, each in zip(whole, asked, strict=True)]
-        else:
-            answers = self._answered(whole, asked, arguments)
+        with self._turn:
+            if self._alone is None:  # the prefix is held for one row
+                answers = [
+                    self._answered([talk], [each], arguments)[0] for talk, each in zip(whole, asked, strict=True)
+                ]
+            else:
+                answers = self._answered(whole, asked, arguments)
         return answers[0] if single else answers
 
     def without_prefix(self, question: Any, arguments: dict[str, Any]) -> Any:
@@ -141,12 +154,16 @@ class OpenVideo:
         """
         if not isinstance(text, str) or not text.strip():
             raise ConfigError(f"chat takes what the user says: got {text!r}")
-        said: list[Message] = [*self.history, {"role": "user", "content": text}]
-        first, *rest = said
-        answer: Answer = self._answered([[self._first(first["content"]), *rest]], [text], arguments)[0]
-        # only an answer that came to its end is remembered
-        self.history = [*said, {"role": "assistant", "content": answer["answer"]}]
+        with self._turn:
+            said: list[Message] = [*self.history, {"role": "user", "content": text}]
+            first, *rest = said
+            answer: Answer = self._answered([[self._first(first["content"]), *rest]], [text], arguments)[0]
+            # only an answer that came to its end is remembered
+            self.history = [*said, {"role": "assistant", "content": answer["answer"]}]
         return answer
+
+    def _weights(self) -> tuple[Any, ...]:
+        return fingerprint(adapter_for(self._model.model).parts.vision)
 
     def _first(self, text: str) -> Message:
         media = [{"type": each.kind, each.kind: each} for each in self._media]
@@ -158,6 +175,8 @@ class OpenVideo:
         prepared = self._prepared
         if prepared is None:
             raise ConfigError("this session is closed: open the video again, video = model.open(...)")
+        if self._weights() != self._encoder:
+            raise ConfigError("the vision encoder's weights have changed since: open the video again, model.open(...)")
         arguments = dict(arguments)
         with_stats = arguments.pop("return_stats", None)
         began = time.perf_counter()

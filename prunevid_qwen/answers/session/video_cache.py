@@ -17,7 +17,7 @@ from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.inputs.prepared import Prepared
 from prunevid_qwen.vision.options import vision_options
 
-_READING = ("video_sampling", "max_frames", "fps", "max_pixels", "total_pixels", "video_backend")
+READING = ("video_sampling", "max_frames", "fps", "max_pixels", "total_pixels", "video_backend")
 _BLOCK = 2**20
 
 
@@ -57,8 +57,9 @@ class VideoCache:
 
     def clear(self) -> None:
         """Let go of all videos."""
-        self._held.clear()
-        self._contents.clear()
+        with self._lock:
+            self._held.clear()
+            self._contents.clear()
 
     def of(self, model: Any, videos: Any, start: float | None, end: float | None,
            prepare: Callable[[], Prepared]) -> tuple[Prepared, bool]:  # fmt: skip
@@ -96,7 +97,7 @@ class VideoCache:
         flat = config.flat()
         return (
             tuple(self._identity(each.identity) for each in shown), start, end,
-            tuple(str(flat.get(name)) for name in _READING), repr(vision_options(config.reading)),
+            tuple(str(flat.get(name)) for name in READING), repr(vision_options(config.reading)),
             repr(plan.needs.vision), fingerprint(adapter.parts.vision),
         )  # fmt: skip
 

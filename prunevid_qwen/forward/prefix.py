@@ -14,7 +14,8 @@ about one video alone. Tokens, plan and weights are compared here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,30 +63,52 @@ class Prefix:
         return sum(each.nbytes for each in (*tensors, *([] if self.states is None else [self.states])))
 
 
-@dataclass(eq=False)
+class _UnderWay(threading.local):
+    """The prompt that one thread has under way, or its last one; what it shall leave behind belongs to it alone."""
+
+    outcome: str | None = None
+    why: str | None = None
+    ids: Tensor | None = None  # [S] of a prompt whose prefix is to be held
+    made_of: Any = None
+    turn = -1
+
+
 class Prefixes:
     """Holds the prefix of one video's prompts, for `pruned`; one object for one video and one plan.
 
-    Args:
-        held: the prefix; None before the first prompt, or where there can be none.
-        outcome: of the last prompt: "made", "reused", or None.
-        why: of the last prompt: why nothing was reused.
+    Threads may share it: each has its own prompt under way, and a prefix is held together with what it was made of.
     """
 
-    held: Prefix | None = None
-    outcome: str | None = None
-    why: str | None = None
-    _of: Any = field(default=None, repr=False)
-    _ids: Tensor | None = field(default=None, repr=False)
+    def __init__(self) -> None:
+        self._made: tuple[Any, Prefix] | None = None  # one object, so that no thread sees half of it
+        self._now, self._turn = _UnderWay(), 0
+
+    @property
+    def held(self) -> Prefix | None:
+        """The prefix; None before the first prompt, or where there can be none."""
+        made = self._made
+        return None if made is None else made[1]
+
+    @property
+    def outcome(self) -> str | None:
+        """Of this thread's last prompt: "made", "reused", or None."""
+        return self._now.outcome
+
+    @property
+    def why(self) -> str | None:
+        """Of this thread's last prompt: why nothing was reused."""
+        return self._now.why
 
     @property
     def bytes(self) -> int:
         """Bytes that are held."""
-        return 0 if self.held is None else self.held.bytes
+        held = self.held
+        return 0 if held is None else held.bytes
 
     def clear(self) -> None:
-        """Let go of the prefix."""
-        self.held = self._of = None
+        """Let go of the prefix; a prompt that is under way in another thread leaves none either."""
+        self._made, self._turn = None, self._turn + 1
+        self._now.ids = None
 
     def begin(self, adapter: Adapter, plan: Plan, state: Prefill, ids: Tensor, logits: Logits) -> Reused | None:
         """Look at a prompt that is about to run: return the prefix for it, if one is held and fits.
@@ -97,26 +120,25 @@ class Prefixes:
             ids: [B, S] on the CPU.
             logits: what is asked of them.
         """
-        self.outcome, self.why = None, why_none(adapter, plan) or _why_not_here(state, logits.for_next_token)
-        if self.why is not None:
+        now, made = self._now, self._made
+        now.outcome, now.ids = None, None
+        now.why = why_none(adapter, plan) or _why_not_here(state, logits.for_next_token)
+        if now.why is not None:
             return None
-        made_of = (*fingerprint(adapter.parts.model), plan)
-        held = self.held
-        if held is not None and self._of != made_of:
-            held = None  # other weights or another plan: what is held is of no use
-            self.clear()
-        if held is None:
-            self._of, self._ids = made_of, ids[0]
+        now.made_of = (*fingerprint(adapter.parts.model), plan)
+        if made is None or made[0] != now.made_of:  # other weights or another plan: what is held is of no use
+            now.ids, now.turn = ids[0], self._turn
             return None
+        held = made[1]
         first = ids[:, : len(held.ids)]
         if first.shape[1] < len(held.ids) or not bool((first == held.ids).all()):
-            self.why = "the prompt begins otherwise than the one before it"
+            now.why = "the prompt begins otherwise than the one before it"
             return None
         start = state.rows[0].start
         if start is None or int(start.visual[-1]) + 1 != len(held.ids):
-            self.why = "the prompt shows something else"
+            now.why = "the prompt shows something else"
             return None
-        self.outcome, state.deepstack = "reused", None  # the states that are held have what would be added
+        now.outcome, state.deepstack = "reused", None  # the states that are held have what would be added
         return Reused(held)
 
     def make(self, state: Prefill, at: int, states: Tensor | None) -> None:
@@ -127,17 +149,17 @@ class Prefixes:
             at: the layer.
             states: [B, S', D] its output; None where no step acts inside the decoder.
         """
-        row = state.rows[0]
-        if self.held is not None or self.why is not None or row.layout is None or row.start is None:
+        row, now = state.rows[0], self._now
+        ids, now.ids = now.ids, None
+        if ids is None or now.turn != self._turn or row.layout is None or row.start is None:
             return
         length = int(row.layout.visual[-1]) + 1
         layers = [state.cache.layers[layer] for layer in range(at + 1)]
         entries = tuple((each.keys[:1, :, :length].clone(), each.values[:1, :, :length].clone()) for each in layers)
         door = next((each.map for each in row.reductions if each.at < 0), None)
         own = None if states is None else states[:1, :length].clone()
-        assert self._ids is not None
-        self.held = Prefix(self._ids[: int(row.start.visual[-1]) + 1].clone(), door, entries, own, at)
-        self.outcome, self.why = "made", None
+        self._made = now.made_of, Prefix(ids[: int(row.start.visual[-1]) + 1].clone(), door, entries, own, at)
+        now.outcome = "made"
 
 
 @dataclass(eq=False)
@@ -243,7 +265,8 @@ def _why_not_here(state: Prefill, for_next_token: bool) -> str | None:
 def fingerprint(model: nn.Module) -> tuple[Any, ...]:
     """Tell weights and active adapters from others: places and versions of all parameters, and peft's switches.
 
-    A change of weights in place, another checkpoint and another adapter are seen; a change behind torch's back is not.
+    A change of weights in place, another checkpoint, and an adapter that is switched or merged are seen. A change
+    behind torch's back is not: a write through ``.data``, or by another process.
     """
     weights = tuple((each.data_ptr(), each.shape, 0 if each.is_inference() else each._version)
                     for each in model.parameters())  # fmt: skip
@@ -253,6 +276,7 @@ def fingerprint(model: nn.Module) -> tuple[Any, ...]:
             str(getattr(module, "active_adapters", "")),
             bool(getattr(module, "disable_adapters", False)),
             str(getattr(module, "scaling", "")),
+            str(getattr(module, "merged_adapters", "")),
         )
         for name, module in model.named_modules()
         if hasattr(module, "active_adapters") and hasattr(module, "disable_adapters")

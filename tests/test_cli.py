@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.option import field_help
 from prunevid_qwen.cli.output import outline
 from prunevid_qwen.cli.pruning_options import spelt_out
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_classes import classes_of, names_in
+from prunevid_qwen.config.option_help import field_help
 from prunevid_qwen.config.typed import build_config, named_configs
 from prunevid_qwen.errors import ConfigError, UnknownOption
 from tests.stub_model import StubModel, ask, clip, model

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli.option import field_help
+from prunevid_qwen.config.option_help import field_help
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.training.glimpse.base import _published_taps, facts_for, make_trainee
 from prunevid_qwen.training.glimpse.opened import open_recipe, spec_of

@@ -29,7 +29,7 @@ FLOORS = (
     ("inputs", "pictures"),
     ("answers",),
     ("model",),
-    ("evaluation", "doctor"),
+    ("evaluation", "doctor", "app"),
     ("training",),  # stores its runs as evaluation does
     ("cli",),
 )
@@ -57,8 +57,10 @@ IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
     "inputs/qwen": "tokenizer and chat template",
     "inputs/frontends": "the library's own processor",
     "receipt": "its version",
+    "answers/streamer": "TextStreamer",
+    "app": "what stops generate()",
     "model": "generate",
-    "cli": "TextStreamer, quiet logging",
+    "cli": "quiet logging",
     "evaluation": "",
     "training": "",
 }

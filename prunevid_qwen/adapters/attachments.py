@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import MethodType
@@ -115,18 +115,47 @@ def replaced(module: nn.Module, name: str, act: Callable[..., Any]) -> Iterator[
 
 
 class Turns:
-    """A lock for threads that take turns. A copy of it is a free lock of its own, as the copied model is."""
+    """A lock for threads that take turns, in the order in which they came.
+
+    A copy of it is a free lock of its own, as the copied model is.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._guard, self._taken = threading.Lock(), False
+        self._waiting: deque[threading.Lock] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Threads that wait for their turn."""
+        return len(self._waiting)
 
     def __enter__(self) -> None:
         """Wait for one's turn."""
-        self._lock.acquire()
+        mine = threading.Lock()
+        with self._guard:
+            if not self._taken:
+                self._taken = True
+                return
+            mine.acquire()
+            self._waiting.append(mine)
+        try:
+            mine.acquire()  # whoever leaves before lets it go
+        except BaseException:  # Ctrl-C while it waits
+            with self._guard:
+                here = mine in self._waiting
+                if here:
+                    self._waiting.remove(mine)
+            if not here:  # the turn has come meanwhile
+                self.__exit__()
+            raise
 
     def __exit__(self, *_error: object) -> None:
         """Let the next one in."""
-        self._lock.release()
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
 
     def __reduce__(self) -> Any:
         return Turns, ()

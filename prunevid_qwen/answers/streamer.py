@@ -1,4 +1,7 @@
-"""A streamer is told of the end on every way out of a call: who reads it in another thread would wait for ever."""
+"""Streamers: one that tells words as they come, and all of them are told of the end on every way out of a call.
+
+Who reads a streamer in another thread would wait for ever otherwise.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +62,16 @@ def check_streamed(streamer: Any, single: bool) -> None:
     """
     if streamer is not None and not single:
         raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
+
+
+def streamer_to(told: Callable[[str, bool], None], tokenizer: Any) -> Any:
+    """Return a transformers streamer that tells an answer's words as they come, and with the last that it has ended."""
+    from transformers import TextStreamer
+
+    class AnswerStreamer(TextStreamer):  # type: ignore[misc]
+        """Tells words, and prints nothing itself."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            told(text, stream_end)
+
+    return AnswerStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -150,7 +150,7 @@ class Dialogue:
     # ---- a question
 
     def _answer(self, question: str) -> None:
-        from prunevid_qwen.cli.report import streamer_to
+        from prunevid_qwen.answers.streamer import streamer_to
 
         out = self.output.stdout
         begun = ended = False

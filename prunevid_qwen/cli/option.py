@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import typer
 
+from prunevid_qwen.config.option_help import field_help
 from prunevid_qwen.config.typed import kind_of_option, kinds_of, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -165,13 +166,3 @@ def shown(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(shown, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def field_help(cls: type) -> dict[str, str]:
-    """Return the sentence that a class docstring's ``Args:`` section, or its parents', says of each name."""
-    found: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        section = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-        entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-        found |= {name: " ".join(text.split()) for name, text in entries}
-    return found

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunevid_qwen.answers.streamer import streamer_to
 from prunevid_qwen.cli.comparison import Stats, prompt_seconds, seconds_of
 from prunevid_qwen.cli.output import Reporting, outline
 from prunevid_qwen.config.amounts import percent, sizes
@@ -134,19 +135,6 @@ class Report:
         seen = (stats, *stats["input"].get("videos", ()), *stats["input"].get("images", ()))
         warnings = [warning for each in seen for warning in each.get("warnings", ())]
         return notes + [f"warning: {warning}" for warning in warnings if abridged(warning) not in self.logged]
-
-
-def streamer_to(told: Callable[[str, bool], None], tokenizer: Any) -> Any:
-    """Return a transformers streamer that tells an answer's words as they come, and with the last that it has ended."""
-    from transformers import TextStreamer
-
-    class AnswerStreamer(TextStreamer):  # type: ignore[misc]
-        """Tells words, and prints nothing itself."""
-
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            told(text, stream_end)
-
-    return AnswerStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
 def tokens_table(stats: Stats) -> Table:

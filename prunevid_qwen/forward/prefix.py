@@ -63,7 +63,7 @@ class Prefix:
         return sum(each.nbytes for each in (*tensors, *([] if self.states is None else [self.states])))
 
 
-class _UnderWay(threading.local):
+class _ThisThread(threading.local):
     """The prompt that one thread has under way, or its last one; what it shall leave behind belongs to it alone."""
 
     outcome: str | None = None
@@ -81,7 +81,7 @@ class Prefixes:
 
     def __init__(self) -> None:
         self._made: tuple[Any, Prefix] | None = None  # one object, so that no thread sees half of it
-        self._now, self._turn = _UnderWay(), 0
+        self._now, self._turn = _ThisThread(), 0
 
     @property
     def held(self) -> Prefix | None:

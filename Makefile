@@ -9,7 +9,7 @@ TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long train-glimpse-tiny wheel gpu-check gpu-bench clean
+.PHONY: help demo app test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long test-app train-glimpse-tiny wheel gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,11 +18,16 @@ help:  ## This list
 demo: .venv/base.stamp  ## Answer a question about the bundled clip with pruned tokens
 	@$(BIN)/python demo.py $(ARGS)
 
+app: .venv/base.stamp  ## Open a page for the browser, in a venv of its own: ask, and see which tokens were kept
+	@$(BIN)/python tools/make_app_venv.py page
+	@.venv-app/bin/python demo.py --app $(ARGS)
+
 test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest $(TEST) -m "not nightly" $(ARGS)
 
 test-all: .venv/dev.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about
 	@$(BIN)/python -m pytest $(TEST) $(ARGS)
+	@$(MAKE) --no-print-directory test-app
 
 lint: .venv/dev.stamp  ## ruff check, ruff format --check, mypy
 	@$(BIN)/python -m ruff check .
@@ -49,6 +54,10 @@ test-newest: .venv/dev.stamp  ## Run the core's oracles under the newest transfo
 
 test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a venv of its own (writes eval/results/lmms_eval.json)
 	@$(BIN)/python tools/test_lmms.py $(ARGS)
+
+test-app: .venv/dev.stamp  ## Drive the page of `make app` in the distribution's Chromium, where there is one
+	@$(BIN)/python tools/make_app_venv.py browser
+	@if test -f .venv-app/browser.stamp; then .venv-app/bin/python -m pytest -n 0 tests/browser; fi
 
 bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes runs/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
@@ -80,8 +89,8 @@ gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as i
 gpu-bench:  ## Time, memory, FLOPs of 7B and 3B shapes on a GPU, the vision encoder's part apart (writes eval/results/*gpu*)
 	@$(PYTHON) tools/gpu_bench.py $(ARGS)
 
-clean:  ## Remove .venv, .venv-matrix, .venv-lmms, .venv-wheel and every cache
-	rm -rf .venv .venv-matrix .venv-lmms .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove .venv, .venv-matrix, .venv-lmms, .venv-app, .venv-wheel and every cache
+	rm -rf .venv .venv-matrix .venv-lmms .venv-app .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Order-only chains keep two pips from running at once under make -j.

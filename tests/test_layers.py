@@ -67,6 +67,7 @@ IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
 ENVIRONMENT = {"os.environ", "os.getenv", "os.putenv"}
 READ_ENVIRONMENT: dict[str, str] = {  # file -> which variable, and why no signature can show it
     "forward/selfcheck/verdicts.py": "XDG_CACHE_HOME: where the user wants caches; nobody calls it who could say",
+    "app/launching.py": "GRADIO_TEMP_DIR: Gradio reads where uploads go there alone, when it is imported",
     "doctor/hub.py": "HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE: it reports them",
 }
 PRINT = {"cli"}

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, catalogue, chat, doctor, evaluate, lmms, reproduce, show, train, tune
+from prunevid_qwen.cli import ask, bench, browser, catalogue, chat, doctor, evaluate, lmms, reproduce, show, train, tune
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -37,6 +37,8 @@ OLD_OPTIONS: dict[tuple[str, ...], dict[str, str]] = {
     ("train", "glimpse"): {"--check": "--dry_run"},
 }
 """Options of a command, by its present words, that have another name now; NAME is its first word without dashes."""
+_PAGE = "--app"
+"""Of the demo: the page instead."""
 
 app = typer.Typer(
     name="prunevid",
@@ -73,6 +75,7 @@ for within, works in (
         app,
         (
             chat.chat,
+            browser.app,
             show.show,
             ask.batch,
             catalogue.methods,
@@ -113,6 +116,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    if program == "demo.py" and _PAGE in words:  # the one command of the script that is a command of its own
+        program, words = "prunevid", ["demo", *words]
     try:
         tree = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words)
@@ -151,6 +156,8 @@ def respelt(words: Sequence[str]) -> list[str]:
         typer.echo(f"note: `{old}` is now `{new}`; the old spelling works until 0.3", err=True)
 
     rest = list(words)
+    if rest[:1] == ["demo"] and _PAGE in rest:
+        return ["app", *(word for word in rest[1:] if word != _PAGE)]
     for old, new in OLD_COMMANDS.items():
         if tuple(rest[: len(old)]) == old:
             hint(" ".join(old), " ".join(new))

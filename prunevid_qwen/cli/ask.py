@@ -33,6 +33,7 @@ Examples:
   prunevid demo --compare                   also without pruning, side by side
   prunevid demo --selector fastv            another method
   prunevid demo -m bundled-qwen3vl          another toy, of Qwen3-VL's architecture
+  python demo.py --app                      a page for the browser: prunevid app --help
 """
 
 
@@ -133,8 +134,8 @@ def draw(answers: Sequence[Any], question: str, path: Path, sources: Sequence[st
         raise ConfigError(f"cannot write {path} ({error.strerror}): name another file") from error
 
 
-def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> Any:
-    """Load the model; one that is not shown videos is refused before its weights are read."""
+def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any], **more: Any) -> Any:
+    """Load the model, with ``more`` for `PrunedVLM`; that it is not shown videos is said before weights are read."""
     from prunevid_qwen import PrunedVLM
     from prunevid_qwen.inputs.frontends import check_reads
     from prunevid_qwen.loading import HUB_ARGUMENTS
@@ -142,7 +143,7 @@ def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> 
     loading = {name: value for name, value in model.loading.items() if value is not None}
     if shown["video_path"] and not is_bundled(model.model_path):
         check_reads(model.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
-    return PrunedVLM.from_pretrained(model.model_path, config=config, **loading)
+    return PrunedVLM.from_pretrained(model.model_path, config=config, **loading, **more)
 
 
 def told_apart(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:

@@ -106,6 +106,11 @@ class OpenVideo:
         """Bytes of the encoded video; 0 for a family that encodes it in each answer."""
         return 0 if self._prepared is None else self._prepared.bytes
 
+    @property
+    def prefix_bytes(self) -> int:
+        """Bytes of what later questions find ready."""
+        return 0 if self._prefixes is None else self._prefixes.bytes
+
     def ask(self, question: str | Sequence[str], **arguments: Any) -> Any:
         """Answer a question, or several, each without regard to any other.
 

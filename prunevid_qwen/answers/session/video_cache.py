@@ -72,7 +72,7 @@ class VideoCache:
             end: seconds at which they end.
             prepare: reads and encodes them.
         """
-        key = self._key(model, videos, start, end)
+        key = self.key_of(model, videos, start, end)
         with self._lock:
             held = self._held.get(key)
             if held is not None:
@@ -90,7 +90,8 @@ class VideoCache:
         """Return what a receipt says of a call."""
         return {"hit": hit, "videos": len(self), "bytes": self.bytes, "limit_bytes": self.limit_bytes}
 
-    def _key(self, model: Any, videos: Any, start: float | None, end: float | None) -> tuple[Any, ...]:
+    def key_of(self, model: Any, videos: Any, start: float | None, end: float | None) -> tuple[Any, ...]:
+        """Return what tells the encoded videos of a call from all others; the arguments are those of `of`."""
         shown = shown_in(None, videos, None, start, end)
         config, adapter = model.config, adapter_for(model.model)
         plan = plan_of(config if model.plan is None else model.plan, len(adapter.parts.layers))

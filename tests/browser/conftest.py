@@ -76,7 +76,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def served(browser: Any, serve: Callable[..., Page]) -> Page:
-    return serve("--max_seconds", "60")
+    return serve("--max_seconds", "60", "--vision_chunk_tokens", "64")  # many chunks: a long time to stop in
 
 
 @pytest.fixture

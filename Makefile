@@ -27,7 +27,7 @@ test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 5 minutes on
 
 test-all: .venv/dev.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about
 	@$(BIN)/python -m pytest $(TEST) $(ARGS)
-	@$(MAKE) --no-print-directory test-app
+	@$(BIN)/python tools/test_app.py
 
 lint: .venv/dev.stamp  ## ruff check, ruff format --check, mypy
 	@$(BIN)/python -m ruff check .
@@ -56,8 +56,7 @@ test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a
 	@$(BIN)/python tools/test_lmms.py $(ARGS)
 
 test-app: .venv/dev.stamp  ## Drive the page of `make app` in the distribution's Chromium, where there is one
-	@$(BIN)/python tools/make_app_venv.py browser
-	@if test -f .venv-app/browser.stamp; then .venv-app/bin/python -m pytest -n 0 tests/browser; fi
+	@$(BIN)/python tools/test_app.py $(ARGS)
 
 bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes runs/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)

@@ -82,11 +82,13 @@ def test_a_receipt_as_tables() -> None:
     assert rows[-1][2] == "25 %"
     without = {**STATS, "tokens": {"visual": 0, "layer_average": 0}, "steps": []}
     assert tokens_rows(without)[0][2] == ""  # a question about no picture
-    both = {"pruned": {"stats": STATS}, "unpruned": {"stats": {"seconds": {"vision": 1.0, "prefill": 2.0}}}}
+    first = {**STATS, "session": {"vision": "encoded", "prefix": "made"}}
+    both = {"pruned": {"stats": first}, "unpruned": {"stats": {"seconds": {"vision": 0.01, "prefill": 2.0},
+            "session": {"vision": "reused"}}}}  # fmt: skip
     assert times_head(both) == ["seconds", "pruned", "unpruned"]
     table = {row[0]: row[1:] for row in times_rows(both)}
     assert table["the prompt, all steps"] == ["0.750", "2.000"]
-    assert table["reading the video"] == ["0.500", "0.000"] and "selecting" not in table
+    assert table["vision encoder"] == ["1.000", "reused"] and "selecting" not in table
     assert table["each token after the first"] == ["0.0100", ""]
     assert "encoded before" in reused_line(STATS) and "layers" not in reused_line(STATS)
     assert reused_line({**STATS, "session": None}) == ""

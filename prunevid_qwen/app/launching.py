@@ -23,6 +23,10 @@ _STYLE = """
 .prunevid-error { color: #b42318; font-weight: 600 } .dark .prunevid-error { color: #ff8a80 }
 .prunevid-toy { color: #8a5a00 } .dark .prunevid-toy { color: #ffc14d }
 .prunevid-status { min-height: 1.5em }
+#areas { display: grid; grid: "ask answers" auto "method answers" 1fr / minmax(20rem, 1fr) 2fr; align-items: start }
+#area-ask { grid-area: ask } #area-answers { grid-area: answers } #area-method { grid-area: method }
+#areas > * { min-width: 0 }
+@media (max-width: 800px) { #areas { grid: "ask" auto "answers" auto "method" auto / 1fr } }
 """
 
 

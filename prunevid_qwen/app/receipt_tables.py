@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent, sizes
@@ -11,6 +11,7 @@ _PARTS = {
     "read": "reading the video", "vision": "vision encoder", "merge": "merging", "prefill": "decoder over the prompt",
     "select": "selecting", "compact": "cutting the cache",
 }  # fmt: skip
+_OF_THE_VIDEO = ("read", "vision")
 _OF_THE_PROMPT = ("merge", "prefill", "select", "compact")
 TOKENS_HEAD = ["", "tokens", "kept", "by"]
 
@@ -39,31 +40,38 @@ def times_head(sides: Mapping[str, Any]) -> list[str]:
 
 
 def times_rows(answers: Mapping[str, Any]) -> list[list[str]]:
-    """Return the seconds of each part, a column for each answer, in the order of ``answers``."""
-    seconds = [each["stats"]["seconds"] for each in answers.values()]
+    """Return the seconds of each part, a column for each answer, in the order of ``answers``.
 
-    def row(name: str, values: Sequence[float | None], digits: int = 3) -> list[str]:
-        return [name, *("" if value is None else f"{value:.{digits}f}" for value in values)]
+    A video that was encoded before, or for the other answer, says "reused" in place of seconds.
+    """
+    sides = [each["stats"] for each in answers.values()]
+
+    def seconds(side: Mapping[str, Any], part: str) -> float:
+        return float(side["seconds"].get(part) or 0.0)
+
+    def cell(side: Mapping[str, Any], part: str) -> str:
+        return "reused" if part in _OF_THE_VIDEO and _reused(side) else f"{seconds(side, part):.3f}"
 
     rows = [
-        row(words, [each.get(part) or 0.0 for each in seconds])
+        [words, *(cell(side, part) for side in sides)]
         for part, words in _PARTS.items()
-        if any(each.get(part) for each in seconds)
+        if any(seconds(side, part) for side in sides)
     ]
-    prompt = [sum(float(each.get(part) or 0.0) for part in _OF_THE_PROMPT) for each in seconds]
-    rows.append(row("the prompt, all steps", prompt))
-    rows.append(row("each token after the first", [each.get("decode_per_token") for each in seconds], 4))
+    rows.append(
+        ["the prompt, all steps", *(f"{sum(seconds(side, part) for part in _OF_THE_PROMPT):.3f}" for side in sides)]
+    )
+    later = [side["seconds"].get("decode_per_token") for side in sides]
+    rows.append(["each token after the first", *("" if each is None else f"{each:.4f}" for each in later)])
     return rows
 
 
 def reused_line(stats: Mapping[str, Any]) -> str:
-    """Say in a sentence what a session spared this question; "" where it spared nothing."""
-    session = stats.get("session")
-    if not session:
-        return ""
-    spared = []
-    if session["vision"] == "reused":
-        spared.append("the video was encoded before")
-    if session["prefix"] == "reused":
-        spared.append("the layers up to the first cut ran on the question alone")
-    return f"question {session['question']} about this video: {', '.join(spared)}" if spared else ""
+    """Say in a sentence what earlier questions spared this one; "" where they spared nothing."""
+    spared = ["The video was encoded before."] if _reused(stats) else []
+    if (stats.get("session") or {}).get("prefix") == "reused":
+        spared.append("The layers up to the first cut ran on the question alone.")
+    return " ".join(spared)
+
+
+def _reused(stats: Mapping[str, Any]) -> bool:
+    return (stats.get("session") or {}).get("vision") == "reused"

@@ -93,8 +93,8 @@ def build(desk: Desk, model_name: str, toy: bool) -> gr.Blocks:
         gr.HTML(_head(model_name, toy))
         films = "video" in desk.answering.kinds
         what, history = gr.State(_VIDEO if films else _IMAGES), gr.State([])
-        with gr.Row():
-            with gr.Column(min_width=320):
+        with gr.Row(elem_id="areas"):
+            with gr.Column(elem_id="area-ask"):
                 with gr.Tab("Video", visible=films, elem_id="tab-video") as video_tab:
                     video = gr.Video(label="Video", sources=["upload"], height=260, buttons=[], elem_id="video")
                 with gr.Tab("Images", visible="image" in desk.answering.kinds, elem_id="tab-images") as images_tab:
@@ -109,25 +109,27 @@ def build(desk: Desk, model_name: str, toy: bool) -> gr.Blocks:
                     stop = gr.Button("Stop", elem_id="stop")
                 if films:
                     gr.Examples([list(each) for each in example_clips()], [video, question], label="Example clips")
-                compare = gr.Checkbox(True, label="Also answer without pruning", elem_id="compare")
-                longest = gr.Slider(1, 512, 64, step=1, label="Longest answer, in tokens", elem_id="longest")
-                preset, merger, selector, changes = method_controls(desk.choices)
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(elem_id="area-answers"):
                 status = gr.HTML(_said("status", "Upload a video or take an example, and ask."), elem_id="status")
                 with gr.Row():
                     pruned = gr.Textbox(label="Pruned answer", lines=3, max_lines=12, elem_id="pruned")
                     unpruned = gr.Textbox(label="Unpruned answer", lines=3, max_lines=12, elem_id="unpruned")
-                times = gr.Dataframe(label="Where the time went", interactive=False, wrap=True, elem_id="times")
+                times = gr.Dataframe(label="Where the time went", interactive=False, wrap=True,
+                                     column_widths=["50%", "25%", "25%"], elem_id="times")  # fmt: skip
                 overlay = gr.Video(label="Tokens that were kept, on the video", interactive=False, autoplay=False,
-                                   loop=True, buttons=["download"], elem_id="overlay")  # fmt: skip
+                                   loop=True, height=380, buttons=["download"], elem_id="overlay")  # fmt: skip
                 kept = gr.HTML("", elem_id="kept")
                 with gr.Tab("Receipt"):
                     receipt = gr.Dataframe(headers=TOKENS_HEAD, label="Tokens", interactive=False, wrap=True,
-                                           elem_id="receipt")  # fmt: skip
+                                           column_widths=["34%", "22%", "18%", "26%"], elem_id="receipt")  # fmt: skip
                 with gr.Tab("Receipt as JSON"):
                     whole = gr.JSON(label="Receipt", elem_id="receipt-json")
                 with gr.Tab("Questions so far"):
                     past = gr.Dataframe(headers=HISTORY, interactive=False, wrap=True, elem_id="history")
+            with gr.Column(elem_id="area-method"):
+                compare = gr.Checkbox(True, label="Also answer without pruning", elem_id="compare")
+                longest = gr.Slider(1, 512, 64, step=1, label="Longest answer, in tokens", elem_id="longest")
+                preset, merger, selector, changes = method_controls(desk.choices)
         video_tab.select(lambda: _VIDEO, None, what, queue=False, api_visibility="private")
         images_tab.select(lambda: _IMAGES, None, what, queue=False, api_visibility="private")
         shown = _Components(status, pruned, unpruned, times, overlay, kept, receipt, whole, past, history)
@@ -229,12 +231,12 @@ def _status(seen: Seen) -> str:
     said = ["Done."]
     if tokens["visual"]:
         share = tokens["layer_average"] / tokens["visual"]
-        said.append(f"The layers saw {share:.0%} of {tokens['visual']:,} visual tokens, their mean.")
+        said.append(f"A layer saw {share:.0%} of the {tokens['visual']:,} visual tokens, on average.")
     if len(seen.answers) > 1:
         same = seen.answers[PRUNED]["answer"] == seen.answers[UNPRUNED]["answer"]
         said.append("Same answer." if same else "The answers differ.")
     reused = reused_line(stats)
-    said += [f"{reused[:1].upper()}{reused[1:]}."] if reused else []
+    said += [reused] if reused else []
     return _said("status", " ".join([*said, *seen.notes]))
 
 

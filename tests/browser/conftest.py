@@ -82,16 +82,17 @@ def served(browser: Any, serve: Callable[..., Page]) -> Page:
 @pytest.fixture
 def open_tab(browser: Any, served: Page) -> Iterator[Callable[..., Any]]:
     """Open tabs; each may log no error, and fetch nothing from elsewhere."""
-    wrong, contexts = [], []
+    wrong: list[str] = []
+    contexts = []
 
     def opened(**options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 1600}, **options})
         contexts.append(context)
         tab = context.new_page()
         tab.set_default_timeout(60_000)
-        tab.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        tab.on("console", lambda said: wrong.extend([said.text] * (said.type == "error")))
         tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: elsewhere(request.url) and wrong.append(request.url))
+        tab.on("request", lambda request: wrong.extend([request.url] * elsewhere(request.url)))
         tab.goto(served.url)
         return tab
 

@@ -14,13 +14,28 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, browser, catalogue, chat, doctor, evaluate, lmms, reproduce, show, train, tune
+from prunevid_qwen.cli import (
+    ask,
+    bench,
+    browser,
+    catalogue,
+    chat,
+    doctor,
+    evaluate,
+    lmms,
+    reproduce,
+    show,
+    train,
+    tune,
+    tune_budget,
+)
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
+from prunevid_qwen.cli.output import SIGNALLED
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
 from prunevid_qwen.version import __version__
 
-USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
+USAGE = 2
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
 
 # Spellings of 0.1 that still work, with a hint, until the release after 0.2.
@@ -88,7 +103,7 @@ for within, works in (
     (configs, (catalogue.show, catalogue.diff, catalogue.save)),
     (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot, lmms.lmms)),
     (measure, (bench.accuracy, bench.speed)),
-    (tuning, (tune.vision,)),
+    (tuning, (tune.vision, tune_budget.budget)),
     (training, (train.glimpse, train.glimpse_plus)),
 ):
     for work in works:

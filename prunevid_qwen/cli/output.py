@@ -17,12 +17,14 @@ from prunevid_qwen.cli.option import opt
 from prunevid_qwen.errors import ConfigError
 
 PANEL = "Output"
+NOT_SHOWN, SIGNALLED = 6, 128  # plus the signal's number, as shells have it
 EXIT_CODES: dict[int, str] = {
     0: "done",
     2: "bad option, bad file, or the folder holds another run; nothing was started",
     3: "environment: a device, a package, a supported version or the network is missing",
     4: "media or data are missing or unreadable; what could be answered is kept",
     5: "pruning was asked for and was not applied",
+    6: "measured, and no value was shown to keep the promise: nothing was written",
     129: "ended by a closed terminal (SIGHUP)",
     130: "ended by Ctrl-C (SIGINT)",
     143: "ended by SIGTERM",

@@ -10,7 +10,7 @@ from typing import Any
 
 from prunevid_qwen.cli.groups import ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.output import Bars, Done, Reporting, check_config_file, write
+from prunevid_qwen.cli.output import SIGNALLED, Bars, Done, Reporting, check_config_file, write
 from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PRESETS_HELP, Changes, PruningOptions
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
@@ -21,7 +21,6 @@ from prunevid_qwen.processes.interruption import signal_of
 
 _TRIED = "What is tried"
 _OPTIONS = ("reuse_threshold", "early_block", "early_tau")
-_SIGNALLED = 128  # plus the signal's number, as shells have it
 
 
 def vision(
@@ -61,7 +60,7 @@ def vision(
     given = {"thresholds": thresholds, "blocks": early_blocks, "taus": early_taus, "agreement": agreement}
     tried = Candidates(**{name: value for name, value in given.items() if value != ()})  # type: ignore[arg-type]
     tau = merge_tau_of(base)
-    found, missing = _files(videos)
+    found, missing = files(videos)
     output.note_missing([excerpt(each) for each in missing], "videos are missing", ": the others are measured")
     told: dict[str, Any] = {"model": model.model_path, "config": config, "tau": tau, "agreement": tried.agreement}
     if dry_run:
@@ -76,7 +75,7 @@ def vision(
     if stopped is not None:
         lines.append(f"interrupted: {len(measured.videos)} of {len(found)} videos are done, and no config was written")
         lines += [f"write it all the same: {_by_hand(config, pruning, told['chosen'], out)}"]
-        return Done(told, "\n".join(lines), _SIGNALLED + signal_of(stopped))
+        return Done(told, "\n".join(lines), SIGNALLED + signal_of(stopped))
     if measured.videos:
         from prunevid_qwen.evaluation.speed.vision_tuning import with_candidate
         from prunevid_qwen.vision.agreement import Candidate
@@ -138,7 +137,7 @@ def _measured(model: ModelOptions, base: PruneVidConfig, sources: Sequence[str],
     return found
 
 
-def _files(videos: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def files(videos: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the videos that are there, each once, and why others are not.
 
     Raises:

@@ -68,8 +68,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pa
     yield start
     left = []
     for process, temporary in running:
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 128 + signal.SIGINT
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM
         left += [each for each in temporary.rglob("*") if each.is_file()]
     assert not left, f"left behind: {left}"
 

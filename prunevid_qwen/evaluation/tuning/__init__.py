@@ -1,0 +1,1 @@
+"""Tuning a budget without labels: the smallest at which the pruned model answers as the unpruned one does."""

@@ -17,7 +17,7 @@ import typer
 
 from prunevid_qwen import PrunedVLM
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.shapes.videos import ShapesVideo
@@ -40,11 +40,6 @@ KINDS = [each for each in CONDITIONS.values() if each.frames == 16]
 """Those that one config samples alike."""
 
 QUESTIONS, RATE = 10, 16
-
-
-def config_of() -> PruneVidConfig:
-    """Return the preset for the toy, whose frames have 16 or 36 tokens: a group of few may be clustered, too."""
-    return get_config(PRESET).replace(min_cluster_tokens=1)
 
 
 def right(videos: Sequence[VideoAnswers], known: Sequence[Sequence[str]], budget: float) -> dict[str, Any]:
@@ -72,8 +67,8 @@ def main(
     """Choose budgets for several promises on clips of every kind, and hold them against the known answers."""
     about = surroundings()
     torch.set_num_threads(threads)
-    lever, configs = configs_of(config_of(), BUDGETS, OPTION)
-    model = PrunedVLM("bundled", config_of(), device="cpu", dtype="float32")
+    lever, configs = configs_of(get_config(PRESET), BUDGETS, OPTION)
+    model = PrunedVLM("bundled", get_config(PRESET), device="cpu", dtype="float32")
     answers, known = [], []
     with TemporaryDirectory() as folder:
         for number in range(videos):
@@ -101,7 +96,7 @@ def main(
             {"budget": budget, **right([own for own, _ in kept], [told for _, told in kept], budget)}
             for budget in configs
         ],
-        "config": config_of().flat(),
+        "config": get_config(PRESET).flat(),
         "hardware": hardware("cpu"),
         "versions": versions(),
         **about,

@@ -63,7 +63,7 @@ def budget(
     base = build_config(config, pruning.given)
     check_config_file(out, force)
     from prunevid_qwen.evaluation.tuning.agreement import Agreeing
-    from prunevid_qwen.evaluation.tuning.choosing import BUDGETS, check_clusters, check_enough, configs_of
+    from prunevid_qwen.evaluation.tuning.choosing import BUDGETS, check_clusters, check_enough, configs_of, levers
     from prunevid_qwen.evaluation.tuning.questions import questions_by_video
 
     agreeing = Agreeing(by, max_gap, max_new_tokens)
@@ -96,7 +96,8 @@ def budget(
         lines.append(f"interrupted: {len(answers)} of {len(asked)} videos are done, and no config was written")
         return Done(told, "\n".join(lines), SIGNALLED + signal_of(stopped))
     if best is None or not told["held"]:
-        lines.append("no config was written: pass more videos, or a larger --max_disagreement")
+        others = "".join(f", or --option {name}" for name in levers(base) if name != lever)
+        lines.append(f"no config was written: pass more videos, a larger --max_disagreement{others}")
         return Done(told, "\n".join(lines), NOT_SHOWN)
     write(out, configs[best].to_json())
     told["out"] = str(out)

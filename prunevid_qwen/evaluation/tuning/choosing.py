@@ -19,6 +19,16 @@ BUDGETS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 CLUSTERS = ("videos", "questions")
 
 
+def levers(config: PruneVidConfig) -> dict[str, dict[str, Any]]:
+    """Return each option of a config whose value is a budget, the selector's first, and what it needs beside it."""
+    own = {}
+    for part in ("selector", "merger"):
+        said = says(getattr(config, part), STAGES[part])
+        if said.lever is not None and getattr(config, part) is not None:
+            own[f"{part}.{said.lever}"] = {f"{part}.{name}": value for name, value in said.lever_needs.items()}
+    return own
+
+
 def lever_of(config: PruneVidConfig, option: str | None = None) -> tuple[str, dict[str, Any]]:
     """Return the option whose value is the budget, such as "selector.keep_ratio", and what it needs beside it.
 
@@ -29,11 +39,7 @@ def lever_of(config: PruneVidConfig, option: str | None = None) -> tuple[str, di
     Raises:
         ConfigError: the config prunes nothing, or the option is none of it.
     """
-    own = {}
-    for part in ("selector", "merger"):
-        said = says(getattr(config, part), STAGES[part])
-        if said.lever is not None and getattr(config, part) is not None:
-            own[f"{part}.{said.lever}"] = {f"{part}.{name}": value for name, value in said.lever_needs.items()}
+    own = levers(config)
     if option is None:
         if not own:
             raise ConfigError("this config has no budget to tune: name one that merges or selects, such as paper")

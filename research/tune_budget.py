@@ -23,8 +23,8 @@ from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.shapes.videos import ShapesVideo
 from prunevid_qwen.evaluation.speed.speed_run import hardware
 from prunevid_qwen.evaluation.store import surroundings
-from prunevid_qwen.evaluation.tuning.agreement import Agreeing, VideoAnswers, answered, same_words
 from prunevid_qwen.evaluation.tuning.choosing import chosen, configs_of
+from prunevid_qwen.evaluation.tuning.same_answers import Agreeing, VideoAnswers, answered, same_words
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, write_video
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS, SECONDS
 from prunevid_qwen.receipt import versions

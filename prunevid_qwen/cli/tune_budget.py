@@ -62,9 +62,9 @@ def budget(
     promise = share_of(max_disagreement)
     base = build_config(config, pruning.given)
     check_config_file(out, force)
-    from prunevid_qwen.evaluation.tuning.agreement import Agreeing
     from prunevid_qwen.evaluation.tuning.choosing import BUDGETS, check_clusters, check_enough, configs_of, levers
-    from prunevid_qwen.evaluation.tuning.questions import questions_by_video
+    from prunevid_qwen.evaluation.tuning.questions_by_video import questions_by_video
+    from prunevid_qwen.evaluation.tuning.same_answers import Agreeing
 
     agreeing = Agreeing(by, max_gap, max_new_tokens)
     lever, configs = configs_of(base, budgets or BUDGETS, option)
@@ -132,7 +132,7 @@ def _answered(
     """
     from prunevid_qwen import PrunedVLM
     from prunevid_qwen.bundled import is_bundled
-    from prunevid_qwen.evaluation.tuning.agreement import answered
+    from prunevid_qwen.evaluation.tuning.same_answers import answered
     from prunevid_qwen.forward.plan import compile_plan
 
     output.calm_libraries()

@@ -11,7 +11,7 @@ from prunevid_qwen.config.option_checks import check_share, unknown
 from prunevid_qwen.config.option_classes import STAGES
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.report.intervals import clustered_mean, rounded
-from prunevid_qwen.evaluation.tuning.agreement import VideoAnswers
+from prunevid_qwen.evaluation.tuning.same_answers import VideoAnswers
 from prunevid_qwen.evaluation.tuning.upper_bound import LEVEL, least_clusters, shown_below, upper_bound
 from prunevid_qwen.reducer import says
 
@@ -100,14 +100,14 @@ def check_enough(questions: Mapping[str, Sequence[str]], promise: float, cluster
         return
     if count == 0:
         raise ConfigError("one video has no second half to judge by: name at least two")
-    shown = upper_bound([0.0] * count)
-    other = "" if clusters == "questions" else (
-        "; or --clusters questions, if the questions about a video are as different as questions about two"
-    )  # fmt: skip
+    ways = [f"pass {2 * needed} {clusters}"]
+    shown = 100 * upper_bound([0.0] * count) + 0.1
+    ways += [f"--max_disagreement {shown:.1f}%"] if shown < 99 else []
+    if clusters == "videos":
+        ways.append("--clusters questions, if those about one video are as different as those about two")
     raise ConfigError(
-        f"{count} {clusters} in a half show at best that fewer than {100 * shown:.1f} % of the answers differ, however "
-        f"they are answered: for {100 * promise:g} % pass {2 * needed} {clusters}, or "
-        f"--max_disagreement {min(99.0, 100 * shown + 0.1):.1f}%{other}"
+        f"half of the {clusters}, {count}, are too few to show that at most {100 * promise:g} % of the answers differ, "
+        f"even where none does: {', or '.join(ways)}"
     )
 
 

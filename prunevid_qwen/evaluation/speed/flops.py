@@ -32,7 +32,7 @@ def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str
     Returns: ``linear`` (projections and SwiGLU), ``attention`` of every query with every key, ``attention_causal`` of
         every query with the keys up to its own, and the ``total`` and ``total_causal`` of either with ``linear``.
     """
-    heads = _attended(shape)
+    heads = attended(shape)
     linear = batch * sum(_layer_linear(shape, n, layer) for layer, n in enumerate(widths))
     full = batch * sum(4 * n * n * heads for n in widths)
     causal = batch * sum(2 * n * (n + 1) * heads for n in widths)
@@ -42,7 +42,7 @@ def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str
 
 def decode_flops(shape: Any, held: Sequence[int], batch: int = 1) -> int:
     """Count one step of decoding: ``held`` are the entries of each layer's cache, the new token's included."""
-    layers = sum(_layer_linear(shape, 1, layer) + 4 * n * _attended(shape) for layer, n in enumerate(held))
+    layers = sum(_layer_linear(shape, 1, layer) + 4 * n * attended(shape) for layer, n in enumerate(held))
     return batch * layers + lm_head_flops(shape, batch)
 
 
@@ -53,11 +53,11 @@ def lm_head_flops(shape: Any, batch: int = 1) -> int:
 
 def _layer_linear(shape: Any, tokens: int, layer: int) -> int:
     text = shape.text_config
-    inner, routed = _fed(text, layer)
-    return int(2 * tokens * text.hidden_size * (2 * _attended(shape) + 2 * _grouped(shape) + 3 * inner + routed))
+    inner, routed = fed(text, layer)
+    return int(2 * tokens * text.hidden_size * (2 * attended(shape) + 2 * grouped(shape) + 3 * inner + routed))
 
 
-def _fed(text: Any, layer: int) -> tuple[int, int]:
+def fed(text: Any, layer: int) -> tuple[int, int]:
     """Channels inside a layer's feed-forward part, and experts among which a router chooses: of a mixture the chosen.
 
     Which experts a token goes to changes no count.
@@ -68,19 +68,20 @@ def _fed(text: Any, layer: int) -> tuple[int, int]:
     return int(text.num_experts_per_tok * text.moe_intermediate_size), int(experts)
 
 
-def _head(text: Any) -> int:
+def head(text: Any) -> int:
+    """Channels of a head of the decoder."""
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
-def _attended(shape: Any) -> int:
+def attended(shape: Any) -> int:
     """Channels of a token's queries, all heads together: not the hidden size in every family."""
-    return int(shape.text_config.num_attention_heads * _head(shape.text_config))
+    return int(shape.text_config.num_attention_heads * head(shape.text_config))
 
 
-def _grouped(shape: Any) -> int:
+def grouped(shape: Any) -> int:
     """Channels of a token's keys, and as many of its values."""
     text = shape.text_config
-    return int((text.num_key_value_heads or text.num_attention_heads) * _head(text))
+    return int((text.num_key_value_heads or text.num_attention_heads) * head(text))
 
 
 def cluster_flops(
@@ -117,14 +118,14 @@ def macs_fastv(shape: Any, widths: Sequence[int]) -> int:
     As in the papers, a layer's heads together are as wide as its states. Of a mixture the chosen experts count.
     """
     d, text = shape.text_config.hidden_size, shape.text_config
-    return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * _fed(text, layer)[0] for layer, n in enumerate(widths))
+    return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * fed(text, layer)[0] for layer, n in enumerate(widths))
 
 
 def macs_fastvid(shape: Any, widths: Sequence[int]) -> int:
     """Multiply-adds of visual tokens by FastVID's and FlashVID's formula: grouped heads, three FFN matrices."""
-    d, text, keys = shape.text_config.hidden_size, shape.text_config, _grouped(shape)
+    d, text, keys = shape.text_config.hidden_size, shape.text_config, grouped(shape)
     return sum(
-        2 * n * d * (d + keys) + 2 * n * n * d + 3 * n * d * _fed(text, layer)[0] for layer, n in enumerate(widths)
+        2 * n * d * (d + keys) + 2 * n * n * d + 3 * n * d * fed(text, layer)[0] for layer, n in enumerate(widths)
     )
 
 
@@ -166,7 +167,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     lengths = list(size_of(parts.cache)[0])
     average = sum(map(sum, seen)) / (layers * batch)
     scores = [] if config is None else _scores(config, size, [(widths[at], visual[at]) for at in places])
-    entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
+    entry = 2 * grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
     grid = [size.positions, size.rows, size.columns]
     sources = _sources(trace, config)
     encoded = [units_run(source, size.form, size.positions) for source in sources]
@@ -235,10 +236,10 @@ def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool, pas
     ``keys`` are made too where they are not read from the cache. A choice of heads takes two ``passes``. ``pulled``
     tokens have their products with all-ones queries.
     """
-    pull = 2 * rows * pulled * _head(shape.text_config)
+    pull = 2 * rows * pulled * head(shape.text_config)
     d = shape.text_config.hidden_size
-    made = 2 * width * d * _grouped(shape) if keys else 0
-    return int(2 * _attended(shape) * (asking * d + passes * rows * width) + passes * pull + made)
+    made = 2 * width * d * grouped(shape) if keys else 0
+    return int(2 * attended(shape) * (asking * d + passes * rows * width) + passes * pull + made)
 
 
 def cache_storage(cache: Any) -> int:

@@ -71,6 +71,7 @@ def _pixels(side: int) -> dict[str, Any]:
 
 _FULL = [7, 15, 23, 31]
 _TRUE_VISION, _TRUE_WINDOWS = (32, 1280, 3420, 16), _windows(_FULL, 112)
+_LARGE_VISION = (32, 1280, 3456, 16)
 _VICUNA = (32, 4096, 11008, 32, 32, 32064)
 _CLIP, _SIGLIP, _INTERN = (24, 1024, 4096, 16), (26, 1152, 4304, 16), (24, 1024, 4096, 16)
 _QWEN3_TOWER, _QWEN3_SMALL_TOWER = (27, 1152, 4304, 16), (24, 1024, 4096, 16)
@@ -85,6 +86,8 @@ SHAPES: dict[str, Shape] = {
     "7b_small": Shape("qwen2_5_vl", (28, 448, 2368, 7, 1, 4096), (32, 160, 428, 2), seen=_TRUE_WINDOWS),
     "3b": Shape("qwen2_5_vl", (36, 2048, 11008, 16, 2, 151936), _TRUE_VISION, True, seen=_TRUE_WINDOWS),
     "7b": Shape("qwen2_5_vl", (*_QWEN2_7B, 152064), _TRUE_VISION, seen=_TRUE_WINDOWS),
+    "32b": Shape("qwen2_5_vl", (64, 5120, 27648, 40, 8, 152064), _LARGE_VISION, seen=_TRUE_WINDOWS),
+    "72b": Shape("qwen2_5_vl", (80, 8192, 29568, 64, 8, 152064), _LARGE_VISION, seen=_TRUE_WINDOWS),
     "qwen2vl-7b": Shape("qwen2_vl", (*_QWEN2_7B, 152064), (32, 1280, 5120, 16), seen={"patch_size": 14}),
     "qwen3vl-2b": Shape(
         "qwen3_vl", (28, 2048, 6144, 16, 8, 151936), _QWEN3_SMALL_TOWER, True, 128, _deep(5, 11, 17)

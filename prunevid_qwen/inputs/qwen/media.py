@@ -168,6 +168,16 @@ class MediaReader:
             limit = max(fit.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
         return options, fit, (limit, total)
 
+    def grid_of(self, config: PruneVidConfig, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Return (t, h, w) in visual tokens of a video of so many frames of that size, as ``config`` has it read.
+
+        Raises:
+            ConfigError, MediaError: as `PixelOptions.for_video`.
+        """
+        _, fit, limits = self._asked(config, {})
+        rows, columns = fit.for_video(frames, height, width, *limits).fit(height, width)
+        return math.ceil(frames / fit.temporal_patch_size), rows // fit.factor, columns // fit.factor
+
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
         shown = Picture.of(source)

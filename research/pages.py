@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prunevid_qwen.errors import ConfigError
 from research.choices_page import choices_tables
+from research.estimate_page import estimate_tables
 from research.families_page import models_tables
 from research.glimpse_page import glimpse_tables
 from research.methods_page import exit_code_tables
@@ -20,12 +21,14 @@ from research.receipt_page import receipt_tables
 from research.search_page import search_tables
 from research.session_page import session_tables
 from research.toys_page import toys_tables
+from research.tune_budget_page import tuning_tables
 from research.vision_page import vision_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "README.md": readme_tables,
     "docs/choices.md": choices_tables,
+    "docs/estimate.md": estimate_tables,
     "docs/glimpse.md": glimpse_tables,
     "docs/methods.md": methods_page,
     "docs/models.md": models_tables,
@@ -35,6 +38,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/search.md": search_tables,
     "docs/toys.md": toys_tables,
     "docs/sessions.md": session_tables,
+    "docs/tuning.md": tuning_tables,
     "docs/vision.md": vision_tables,
 }
 """Of each page with generated tables, what makes them by name of the folder ``eval/results``."""

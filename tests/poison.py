@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.utils._device import _device_constructors
 
 KERNELS = "prunevid_qwen.kernels"
 
@@ -32,6 +33,7 @@ def poisoned() -> Iterator[None]:
 
         return allocate
 
+    _device_constructors()  # a list that torch makes once: of the originals, or `with torch.device` passes them by
     with contextlib.ExitStack() as stack:
         for owner, name in (
             (torch, "empty"),

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 # name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
 FILES: dict[str, tuple[str, str]] = {
+    "estimate": ("evaluation, evaluation/published", "before it is run: what a prompt takes, and a run of a table"),
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
     "holitom": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "llava": ("adapters, adapters/tiny", "a family, and its tiny model"),

@@ -32,7 +32,7 @@ from prunevid_qwen.receipt import versions
 from research.shapes_run import RESULTS, command_of
 
 SHAPES = ("7b_small", "3b_small", "qwen3vl-8b_small")
-FRAMES = (16, 64)
+FRAMES = (16, 32)
 STOCK = "stock"
 CONFIGS = (STOCK, "paper", "recommended", "recommended+vision_chunk_tokens=280")
 GRID = (10, 14)

@@ -49,7 +49,7 @@ def test_the_committed_peaks_are_estimated() -> None:
 @pytest.mark.parametrize("shape", SHAPES[:2])
 @pytest.mark.parametrize("name", CONFIGS[::2])
 def test_a_peak_measured_now_is_estimated(shape: str, name: str) -> None:
-    row = measured(shape, 64, name)
+    row = measured(shape, 32, name)
     assert abs(row["off"]) <= TOLERANCE, row
 
 

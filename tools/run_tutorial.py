@@ -1,4 +1,4 @@
-"""Run examples/tutorial.ipynb from its first cell to its last, and store what it prints: ``python tools/run_tutorial.py``.
+"""Run examples/tutorial.ipynb from first to last, and store what its cells print: ``python tools/run_tutorial.py``.
 
 The cells run in one namespace, as in a notebook. What a cell prints, and the picture of its last line, become its
 output. No notebook server is needed.
@@ -38,7 +38,11 @@ def _run_cell(source: str, names: dict[str, Any], number: int) -> Any:
     shows = isinstance(last, ast.Expr)
     tree.body = tree.body[:-1] if shows else tree.body
     exec(compile(tree, f"cell {number}", "exec"), names)
-    return None if not isinstance(last, ast.Expr) else eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+    return (
+        None
+        if not isinstance(last, ast.Expr)
+        else eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), names)
+    )
 
 
 def _outputs(printed: str, last: Any, number: int) -> Any:

@@ -160,7 +160,7 @@ def _steps(sides: Sequence[Any]) -> list[list[str]]:
 
 
 def _fit_lines(told: Mapping[str, Any]) -> list[str]:
-    if "fits" not in told:
+    if "fits" not in told or told["weights"] > told["vram"]:  # then the advice says so
         return []
     found = [""]
     for name, own in told["fits"].items():

@@ -31,10 +31,10 @@ from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 from research.shapes_run import RESULTS, command_of
 
-SHAPES = ("7b_small", "3b_small", "qwen3vl-8b_small")
+SHAPES = ("7b_small", "qwen3vl-8b_small")
 FRAMES = (16, 32)
 STOCK = "stock"
-CONFIGS = (STOCK, "paper", "recommended", "recommended+vision_chunk_tokens=280")
+CONFIGS = (STOCK, "paper", "recommended+vision_chunk_tokens=280")
 GRID = (10, 14)
 RUNS = 3  # of each row; the middle one counts
 TOLERANCE = 0.15

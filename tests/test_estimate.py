@@ -46,7 +46,7 @@ def test_the_committed_peaks_are_estimated() -> None:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is Linux's to tell")
-@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", CONFIGS[::2])
 def test_a_peak_measured_now_is_estimated(shape: str, name: str) -> None:
     row = measured(shape, 32, name)

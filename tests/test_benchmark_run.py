@@ -212,6 +212,7 @@ def test_a_dry_run_stops_before_the_model(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.nightly
 def test_json_is_one_object_and_the_script_is_the_command(dozen: Path, answered: Path, tmp_path: Path) -> None:
     words = ["--dataset", "mvbench", "--data", str(dozen), "--out", str(tmp_path), "--json", *DOZEN]
     done = subprocess.run(

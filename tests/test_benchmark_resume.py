@@ -87,7 +87,7 @@ def all_readers_ended(tmp_path: Path) -> int:
     ("model", "workers", "then"),
     [
         pytest.param("bundled", 2, 1, marks=pytest.mark.nightly),
-        ("stub", 1, 0),
+        pytest.param("stub", 1, 0, marks=pytest.mark.nightly),
         pytest.param("stub", 3, 2, marks=pytest.mark.nightly),
     ],
 )

@@ -146,7 +146,7 @@ def test_no_help_loads_torch_or_yaml() -> None:
 def test_the_shell_completes_commands() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from prunevid_qwen.cli import main; sys.exit(main())"],
-        env={"_PRUNEVID_COMPLETE": "complete_bash", "COMP_WORDS": "prunevid e", "COMP_CWORD": "1"},
+        env={"_PRUNEVID_COMPLETE": "complete_bash", "COMP_WORDS": "prunevid ev", "COMP_CWORD": "1"},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["eval"], done

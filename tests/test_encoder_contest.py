@@ -218,6 +218,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_what_ran_says_what_was_encoded(finished: Path) -> None:
     facts, round_ = read_lines(finished / MEASUREMENTS)
     assert (facts["kind"], round_["kind"]) == (FACTS, ROUND)
@@ -261,6 +262,7 @@ def test_a_run_with_the_encoder_goes_on_with_the_same_frames(finished: Path, tmp
     assert read_lines(folder / MEASUREMENTS) == after
 
 
+@pytest.mark.nightly
 def test_the_summary_has_the_encoder_only_where_it_was_measured(finished: Path, tmp_path: Path) -> None:
     summary = write_report(finished)
     assert summary["encoder"] == json.loads((finished / "efficiency.json").read_text())["encoder"]

@@ -84,6 +84,7 @@ def test_another_run_is_refused_unless_told_to_restart(finished, tmp_path):
         speed_run(folder, other)
 
 
+@pytest.mark.nightly
 def test_a_run_on_other_hardware_is_refused_and_keeps_its_lines(finished, tmp_path, monkeypatch):
     folder = copy_of(finished, tmp_path / "run")
     before = (folder / MEASUREMENTS).read_bytes()

@@ -10,6 +10,7 @@ from prunevid_qwen.doctor.finding import ABSENT, FAULT, OK, WARNING, Finding
 from prunevid_qwen.errors import PruneVidError
 
 EXTRAS = {
+    "app": "a page for the browser",
     "judge": "answers scored by a language model",
     "bench": "plots",
     "eval": "data sets with questions in parquet",

@@ -187,7 +187,9 @@ def test_selectors_that_cut_once_cut_at_the_same_layer() -> None:
         }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["visionzip", "cdpruner", "stage 2 dart"])
+@pytest.mark.parametrize(
+    "name", ["visionzip", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("cdpruner", "stage 2 dart"))]
+)
 def test_a_method_is_weighed_whatever_evidence_it_asks_for(name: str) -> None:
     calibration = Calibration(bundled(), PLAIN, 1)
     settings = [asked(name).base_config(PLAIN).replace(**each) for each in asked(name).settings(PLAIN)]

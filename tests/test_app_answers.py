@@ -50,6 +50,7 @@ def test_both_sides_are_what_generate_answers_and_what_was_kept_is_drawn(model: 
     assert [each for each in seen if "encoding" in each.doing]
 
 
+@pytest.mark.nightly
 def test_one_side_alone(answers: SideBySide) -> None:
     last = list(answers.ask(asked(compare=False), threading.Event()))[-1]
     assert set(last.answers) == set(last.texts) == {PRUNED}
@@ -80,7 +81,7 @@ def stopped_at(answers: SideBySide, word: str, question: Asked) -> Seen:
     return seen
 
 
-@pytest.mark.parametrize("word", ["waiting", "encoding"])
+@pytest.mark.parametrize("word", [pytest.param("waiting", marks=pytest.mark.nightly), "encoding"])
 def test_stop_ends_a_question_wherever_it_is(answers: SideBySide, word: str) -> None:
     question = Asked(QUESTION, PAPER.replace(max_frames=48, vision_chunk_tokens=16), OTHER)
     last = stopped_at(answers, word, question)
@@ -117,7 +118,7 @@ def test_who_gives_up_stops_the_question(answers: SideBySide) -> None:
 
 
 def test_threads_get_each_its_own_answer(model: Any, answers: SideBySide) -> None:
-    questions = ["What color is the circle?", "How many objects are there?", QUESTION]
+    questions = ["What color is the circle?", "How many objects are there?"]
     found: dict[int, Seen] = {}
 
     def ask(number: int) -> None:

@@ -236,7 +236,6 @@ print(json.dumps([torch.stack(out.logits).tolist(), out.sequences[:, -4:].tolist
 """
 
 
-@pytest.mark.nightly
 def test_two_prompts_in_a_row_equal_two_processes() -> None:
     """The second prompt of one process is the only prompt of another."""
     first = "model.generate(**make_inputs(MIXED, seed=4), max_new_tokens=4, do_sample=False)"

@@ -147,6 +147,7 @@ def fingerprint():
     return found.hexdigest()
 
 
+@pytest.mark.nightly
 def test_a_record_is_the_same_in_any_order_and_any_process():
     data = ShapesData(10, seed=2)
     assert data[4] == data[4] == list(ShapesData(500, seed=2, choice_share=0.3))[4]

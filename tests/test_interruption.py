@@ -18,6 +18,7 @@ from tests.patience import PATIENCE
 ROOT = Path(__file__).resolve().parent.parent
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 HANDLED = [signal.SIGTERM, signal.SIGHUP]
+ONE_QUICK = [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.nightly)]  # a process for each
 
 
 def send(number: int) -> None:
@@ -113,7 +114,9 @@ def start(code: str, *words: str, ignored: tuple[int, ...] = (), **more: Any) ->
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.nightly) for each in HANDLED)]
+)
 def test_a_command_has_the_exit_code_of_its_signal(number: int) -> None:
     process = start(ASKING)
     assert process.stderr is not None and process.stderr.readline() == "ready\n"
@@ -122,7 +125,7 @@ def test_a_command_has_the_exit_code_of_its_signal(number: int) -> None:
     assert process.returncode == 128 + number and said.startswith("\ninterrupted") and len(said.split()) <= 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGHUP])
 def test_a_command_in_the_background_goes_on(number: int) -> None:
     """SIGINT in a job that a script put there, SIGHUP under nohup."""
     process = start(ASKING, ignored=(number,))
@@ -207,7 +210,7 @@ def test_workers_of_the_accuracy_benchmark_end_with_it(tmp_path: Path) -> None:
         os.close(each)
 
 
-@pytest.mark.parametrize("number", HANDLED)
+@pytest.mark.parametrize("number", ONE_QUICK)
 def test_a_script_with_options_ends_as_the_command_does(number: int) -> None:
     code = """
 from prunevid_qwen.cli import run_script

@@ -224,6 +224,7 @@ def test_a_control_keeps_as_many_tokens_as_its_leader(given, left):
     assert config.keep_ratio == PruneVidConfig().keep_ratio
 
 
+@pytest.mark.nightly
 def test_the_contest_goes_round_in_turns_and_reports_equal_tokens(model, inputs, monkeypatch):
     contest = Contest(model, PROMPT, inputs, competitors(("paper",)), 2)
     found = contest.prepare()

@@ -18,6 +18,7 @@ from prunevid_qwen.app.side_by_side import SideBySide
 from prunevid_qwen.app.uploads import CLIPS, UploadLimits
 from prunevid_qwen.errors import SetupError
 
+_UPLOADS = "GRADIO_TEMP_DIR"
 LOOPBACK = "127.0.0.1"
 _STYLE = """
 .prunevid-error { color: #b42318; font-weight: 600 } .dark .prunevid-error { color: #ff8a80 }
@@ -60,6 +61,20 @@ def check_installed() -> None:
 
 
 @contextmanager
+def _uploads_in(folder: Path) -> Iterator[None]:
+    """Let Gradio put uploads into a folder inside the block. It is asked for the folder by this variable alone."""
+    before = os.environ.get(_UPLOADS)
+    os.environ[_UPLOADS] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_UPLOADS]
+        else:
+            os.environ[_UPLOADS] = before
+
+
+@contextmanager
 def opened(
     model: Any, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
     tell: Callable[[str], None] = lambda words: None,
@@ -82,33 +97,42 @@ def opened(
         folder, drawn = (Path(made).resolve() / name for name in ("uploads", "drawn"))
         folder.mkdir()
         drawn.mkdir()
-        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # where Gradio puts uploads; read when it is imported
-        try:
-            from starlette.middleware import Middleware
+        with _uploads_in(folder), _served(model, choices, limits, address, name, toy, tell, (folder, drawn)) as url:
+            yield url
 
-            from prunevid_qwen.app.web_page import Desk, build, theme
-        except ImportError as error:
-            raise SetupError(
-                f"the page needs Gradio, and it cannot be loaded ({error}): pip install 'prunevid_qwen[app]'"
-            ) from error
-        answers = SideBySide(model)
-        tell("warming up, with and without pruning")
-        answers.warm_up(next(CLIPS.glob("*.mp4")))
-        blocks = build(Desk(answers, choices, limits, folder, drawn), name, toy)
-        blocks.queue(max_size=address.waiting, default_concurrency_limit=address.at_once, api_open=False)
-        try:
-            _, local, shared = blocks.launch(
-                server_name=address.host, server_port=address.port, share=address.share, prevent_thread_lock=True,
-                quiet=True, show_error=False, max_file_size=limits.megabytes * 10**6, ssr_mode=False, pwa=False,
-                enable_monitoring=False, footer_links=[], theme=theme(), css=_STYLE,
-                app_kwargs={"middleware": [Middleware(UploadsAlone, folder=folder)]},
-            )  # fmt: skip
-        except OSError as error:
-            raise SetupError(f"the page cannot be opened ({error}): pass another --port") from error
-        try:
-            yield str(shared or local)
-        finally:
-            blocks.close(verbose=False)
+
+@contextmanager
+def _served(
+    model: Any, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
+    tell: Callable[[str], None], folders: tuple[Path, Path],
+) -> Iterator[str]:  # fmt: skip
+    """Serve the page inside the block; the arguments are those of `opened`, and the folders of uploads and drawings."""
+    try:
+        from starlette.middleware import Middleware
+
+        from prunevid_qwen.app.web_page import Desk, build, theme
+    except ImportError as error:
+        raise SetupError(
+            f"the page needs Gradio, and it cannot be loaded ({error}): pip install 'prunevid_qwen[app]'"
+        ) from error
+    answers = SideBySide(model)
+    tell("warming up, with and without pruning")
+    answers.warm_up(next(CLIPS.glob("*.mp4")))
+    blocks = build(Desk(answers, choices, limits, *folders), name, toy)
+    blocks.queue(max_size=address.waiting, default_concurrency_limit=address.at_once, api_open=False)
+    try:
+        _, local, shared = blocks.launch(
+            server_name=address.host, server_port=address.port, share=address.share, prevent_thread_lock=True,
+            quiet=True, show_error=False, max_file_size=limits.megabytes * 10**6, ssr_mode=False, pwa=False,
+            enable_monitoring=False, footer_links=[], theme=theme(), css=_STYLE,
+            app_kwargs={"middleware": [Middleware(UploadsAlone, folder=folders[0])]},
+        )  # fmt: skip
+    except OSError as error:
+        raise SetupError(f"the page cannot be opened ({error}): pass another --port") from error
+    try:
+        yield str(shared or local)
+    finally:
+        blocks.close(verbose=False)
 
 
 def wait_for_the_end() -> None:

@@ -62,7 +62,14 @@ def budget(
     promise = share_of(max_disagreement)
     base = build_config(config, pruning.given)
     check_config_file(out, force)
-    from prunevid_qwen.evaluation.tuning.choosing import BUDGETS, check_clusters, check_enough, configs_of, levers
+    from prunevid_qwen.evaluation.tuning.choosing import (
+        BUDGETS,
+        check_clusters,
+        check_enough,
+        chosen,
+        configs_of,
+        levers,
+    )
     from prunevid_qwen.evaluation.tuning.questions_by_video import questions_by_video
     from prunevid_qwen.evaluation.tuning.same_answers import Agreeing
 
@@ -73,6 +80,7 @@ def budget(
     found, missing = files(list(asked))
     output.note_missing([excerpt(each) for each in missing], "videos are missing", ": the others are asked about")
     asked = {name: asked[name] for name in found}
+    check_enough(asked, promise, clusters)
     count = sum(map(len, asked.values()))
     told: dict[str, Any] = {"model": model.model_path, "config": config, "option": lever, "by": by}
     told |= {"questions": count, "failed": missing, "promise": promise, "clusters": clusters}
@@ -82,13 +90,9 @@ def budget(
             f"{count} questions about {len(found)} videos would be asked without pruning and at {len(configs)} values "
             f"of {lever}, and {out} written; leave out --dry_run to do it"
         )
-        check_enough(asked, promise, clusters)
         return Done(told, said, MediaError.exit_code if missing else 0)
-    check_enough(asked, promise, clusters)
     answers, failed, stopped = _answered(model, base, asked, configs, agreeing, output)
     told |= {"failed": {**missing, **failed}, "interrupted": stopped is not None, "out": None}
-    from prunevid_qwen.evaluation.tuning.choosing import chosen
-
     told |= chosen(answers, promise, clusters)
     lines = [*report_lines(told), *(f"{name}: not asked about ({why})" for name, why in told["failed"].items())]
     best = told["chosen"]

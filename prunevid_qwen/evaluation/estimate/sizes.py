@@ -13,13 +13,13 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.estimate.estimating import bytes_needed, largest
 from prunevid_qwen.evaluation.estimate.memory import check_counted
 from prunevid_qwen.evaluation.speed.model_shapes import shape_called
+from prunevid_qwen.evaluation.speed.speed_run import DTYPES
 from prunevid_qwen.evaluation.tuning.choosing import levers
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixel_options import STOCK
 from prunevid_qwen.loading import config_of
 from prunevid_qwen.video import open_video
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _UNITS = {"": 10**9, "gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
 
 
@@ -120,6 +120,6 @@ def check_dtype(name: str) -> int:
     Raises:
         ConfigError: an unknown one.
     """
-    if name not in BYTES:
-        raise ConfigError(unknown("a dtype is one of", name, BYTES))
-    return BYTES[name]
+    if name not in DTYPES:
+        raise ConfigError(unknown("a dtype is one of", name, DTYPES))
+    return DTYPES[name].itemsize

@@ -11,11 +11,14 @@ shape. Kept tokens and written tokens are compared exactly only where scores are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+# logits and losses of a whole model by two routes; the server counts near ties by it
+from prunevid_qwen.kernels.rounding import LOGITS as LOGITS
+from prunevid_qwen.kernels.rounding import spacing as spacing
 
 Ulps = Mapping[torch.dtype, int]
 
@@ -25,21 +28,11 @@ CLOSE: Ulps = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfl
 # a GPU's kernels against the law: exponentials are approximate. As wide as before it was in units; not measured yet
 DEVICE: Ulps = {torch.float64: 1024, torch.float32: 1024, torch.float16: 16, torch.bfloat16: 4}
 
-# logits and losses of a whole model by two routes: with and without a cache, in a batch and alone. Seen: 54 in fp32
-LOGITS: Ulps = {torch.float32: 512, torch.float16: 8, torch.bfloat16: 8}
-
 # gradients through a whole model by two routes. Seen: 392
 GRADIENTS: Ulps = {torch.float32: 4096}
 
 # features and logits of the authors' reference cases, which another machine computed. Seen: 10
 FEATURES: Ulps = {torch.float32: 64}
-
-
-def spacing(largest: float, dtype: torch.dtype) -> float:
-    """Return the unit in the last place of a number of a type; 0 of 0."""
-    if not largest:
-        return 0.0
-    return max(torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(largest)), torch.finfo(dtype).tiny)
 
 
 def close(

@@ -199,8 +199,19 @@ class EncodedVideos:
             raise ValueError(f"{_BASE**_DIGITS} videos are held already: leave the context first")
         self.features.append(features)  # another thread may append, too
         number = next(at for at in reversed(range(len(self.features))) if self.features[at] is features)
+        return self._standing_for(number)
+
+    def taken(self, features: Features, of: EncodedVideos) -> Tensor:
+        """Hold features that another object of the same tower holds, once however often; return what `hold` does."""
+        self._kind, self._width = of._kind, of._width
+        for at, each in enumerate(self.features):
+            if each is features:
+                return self._standing_for(at)
+        return self.hold(features)
+
+    def _standing_for(self, number: int) -> Tensor:
         digits = torch.tensor([divmod(number, _BASE)], dtype=torch.float32)
-        return digits.repeat(features.tokens.shape[0] * self._merge, 1)
+        return digits.repeat(self.features[number].tokens.shape[0] * self._merge, 1)
 
     def forward(self, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         """Answer for the videos that `hold` numbered, in whatever order and however often; encode other pixels.

@@ -25,6 +25,7 @@ from prunevid_qwen.cli import (
     lmms,
     prompt_cost,
     reproduce,
+    server,
     show,
     train,
     tune,
@@ -92,6 +93,7 @@ for within, works in (
         (
             chat.chat,
             browser.app,
+            server.serve,
             show.show,
             ask.batch,
             catalogue.methods,

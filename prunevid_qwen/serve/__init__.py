@@ -1,0 +1,1 @@
+"""A server of OpenAI's chat API: pruned answers in batches, within limits (``prunevid serve``)."""

@@ -1,0 +1,241 @@
+"""ServedModel: from a request to its answers, on one model. The HTTP side and a Ray replica call nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Hashable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.forward.pruning import plan_of
+from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.together import PreparedMedium
+from prunevid_qwen.serve.api_errors import ApiError
+from prunevid_qwen.serve.batches import BatchLine, Drawing, WaitingQuestion
+from prunevid_qwen.serve.chat_request import SURE, ChatRequest
+from prunevid_qwen.serve.media_addresses import MediaContent
+from prunevid_qwen.serve.media_processes import MediaProcesses
+from prunevid_qwen.serve.memory import MemoryBound, PromptLength
+from prunevid_qwen.serve.prepared_media import PreparedMedia, key_of
+from prunevid_qwen.serve.request_rules import RequestRules
+from prunevid_qwen.serve.rows import AnswerRow
+from prunevid_qwen.video.clip import Clip
+
+
+@dataclass(frozen=True)
+class AnswerPart:
+    """What comes of a request: words of one of its answers, or at the end all of them.
+
+    Args:
+        index: of the answer, from 0.
+        text: its next words.
+        done: all answers, and what is said of them; None before the end.
+    """
+
+    index: int = 0
+    text: str = ""
+    done: dict[str, Any] | None = None
+
+
+@dataclass(eq=False)
+class ServedModel:
+    """One model that answers requests.
+
+    Args:
+        model: a `PrunedVLM`; nobody else may use it.
+        rules: what requests may ask for.
+        held_bytes: of encoded media and prefixes.
+        free_bytes: beside the weights and what is held.
+        decoders: processes that decode media.
+    """
+
+    model: Any
+    rules: RequestRules
+    held_bytes: int
+    free_bytes: int
+    decoders: int = 2
+    line: BatchLine = field(init=False)
+    processes: MediaProcesses = field(init=False)
+    media: PreparedMedia = field(init=False)
+    _reading: dict[Hashable, asyncio.Task[Any]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.media = PreparedMedia(self.held_bytes)
+        memory = MemoryBound.of(self.model.model, self.free_bytes)
+        self.line = BatchLine(self.model, self.media, self.rules.limits, memory)
+        self.processes = MediaProcesses(self.model.frontend, self.rules.limits, self.decoders)
+        added = self.model.tokenizer.added_tokens_decoder.values()
+        self._marks = sorted({str(each) for each in added if each.special} | set(self.model.tokenizer.all_special_tokens))
+
+    async def start(self) -> None:
+        """Start the processes that decode."""
+        await self.processes.start()
+
+    async def stop(self) -> None:
+        """Answer what waits, and end."""
+        await asyncio.to_thread(self.line.close)
+        await self.processes.stop()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is told of it: what is held, what waits, and how large the last batches were."""
+        return {"waiting": self.line.waiting, "batches": self.line.sizes, "killed_decoders": self.processes.killed,
+                **self.media.facts()}  # fmt: skip
+
+    def check(self, request: ChatRequest) -> PruneVidConfig:
+        """Return the config of a request that can be answered; nothing has been read of what it shows.
+
+        Raises:
+            ApiError: it asks for more than there is.
+            ConfigError: its pruning is not offered.
+        """
+        config = self.rules.check(request)
+        kinds = {item.kind for item in request.shown} - set(self.model.frontend.reads)
+        if kinds:
+            raise ApiError(400, f"this model is shown no {' and no '.join(sorted(kinds))}", "unsupported", "messages")
+        for number, message in enumerate(request.messages):
+            texts = [message.content] if isinstance(message.content, str) else [
+                item.held for item in message.content if item.kind == "text"]  # fmt: skip
+            found = next((mark for mark in self._marks for text in texts if mark in text), None)
+            if found is not None:
+                raise ApiError(400, f"the text holds {found!r}, by which the model tells messages apart: leave it out",
+                               "invalid_value", f"messages.{number}.content")  # fmt: skip
+        return config
+
+    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncIterator[AnswerPart]:
+        """Yield the parts of a request's answers, and at last all of them. Who stops iterating is forgotten.
+
+        Args:
+            request: that `check` let through.
+            contents: of all that it shows, in order.
+
+        Raises:
+            ApiError: it cannot be answered.
+            PruneVidError: as `PrunedVLM.generate`.
+        """
+        config = self.check(request)
+        keys = [self._key(each, config) for each in contents]
+        media = list(zip(keys, await asyncio.gather(
+            *(self._medium(key, each, config) for key, each in zip(keys, contents, strict=True))
+        ), strict=True))  # fmt: skip
+        drawing = self._drawing(request)
+        rows = 1 if drawing is None else request.n
+        question = self._question(request, config, media, drawing, rows)
+        parts: asyncio.Queue[AnswerPart] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def teller(index: int) -> Any:
+            return lambda text: loop.call_soon_threadsafe(parts.put_nowait, AnswerPart(index, text))
+
+        if request.stream:
+            for index, row in enumerate(question.rows):
+                row.tell = teller(index)
+        done = asyncio.wrap_future(self.line.put(question))
+        done.add_done_callback(lambda _: parts.put_nowait(AnswerPart(done={})))
+        try:
+            while (part := await parts.get()).done is None:
+                yield part
+                for index in range(1, request.n if rows == 1 else 1):  # without drawing all answers are the same
+                    yield AnswerPart(index, part.text)
+            yield AnswerPart(done=self._done(request, question, done.result()))
+        finally:
+            for row in question.rows:
+                row.gone.set()
+            with suppress(asyncio.CancelledError):
+                done.cancel()
+
+    def _key(self, content: MediaContent, config: PruneVidConfig) -> Hashable:
+        plan = plan_of(config, len(adapter_for(self.model.model).parts.layers))
+        return key_of(content, config, repr(plan.needs.vision) + str([step.by.needs.square_images for step in plan.steps]))
+
+    async def _medium(self, key: Hashable, content: MediaContent, config: PruneVidConfig) -> Any:
+        """Return a medium that is held, or read it: once, however many ask for it meanwhile."""
+        held = self.media.get(key)
+        if held is not None:
+            return held
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self.processes.read(content, config))
+            task.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(task)  # one who goes away does not take it from the others
+
+    def _drawing(self, request: ChatRequest) -> Drawing | None:
+        own = self.model.model.generation_config
+        asked = request.temperature is not None or request.top_p is not None
+        if request.temperature is not None and request.temperature < SURE:
+            return None
+        if not asked and (not own.do_sample or own.top_k == 1 or (own.temperature or 0) < SURE):
+            return None
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        return Drawing(seed, request.temperature, request.top_p)
+
+    def _question(
+        self, request: ChatRequest, config: PruneVidConfig, media: list[tuple[Hashable, Any]], drawing: Drawing | None,
+        rows: int,
+    ) -> WaitingQuestion:  # fmt: skip
+        messages, number = [], 0
+        for each in request.messages:
+            if isinstance(each.content, str):
+                messages.append({"role": each.role, "content": each.content})
+                continue
+            items: list[dict[str, Any]] = []
+            for item in each.content:
+                if item.kind == "text":
+                    items.append({"type": "text", "text": item.held})
+                else:
+                    items.append({"type": item.kind, "number": number})
+                    number += 1
+            messages.append({"role": each.role, "content": items})
+        limit = request.limit or self.rules.limits.answer_tokens
+        length = self._length(messages, [each for _, each in media], limit, rows)
+        if length.tokens > self.rules.limits.prompt_tokens:
+            raise ApiError(400, f"the prompt has {length.tokens:,} tokens before pruning, and this server takes at most "
+                           f"{self.rules.limits.prompt_tokens:,}: send fewer frames", "context_length_exceeded", "messages")  # fmt: skip
+        if not self.line.memory.fits(config, [length]):
+            needed = self.line.memory.needed(config, [length]) / 2**30
+            raise ApiError(413, f"the prompt needs {needed:.1f} GiB beside the model, and there are "
+                           f"{self.line.memory.free / 2**30:.1f}: send fewer or smaller frames", "too_large", "messages")  # fmt: skip
+        made = [AnswerRow(limit, request.stop) for _ in range(rows)]
+        return WaitingQuestion(messages, media, config, request.question, length, made, drawing, request.keep_map)
+
+    def _length(self, messages: list[dict[str, Any]], media: list[Any], limit: int, rows: int) -> PromptLength:
+        bare = [
+            {"role": each["role"], "content": each["content"] if isinstance(each["content"], str) else [
+                item if item["type"] == "text" else {"type": item["type"], item["type"]: "shown"}
+                for item in each["content"]]}
+            for each in messages
+        ]  # fmt: skip
+        text = len(self.model.tokenizer(self.model.frontend.text(bare), verbose=False)["input_ids"])
+        positions, height, width = 0, 1, 1
+        for each in media:
+            medium = each.medium if isinstance(each, PreparedMedium) else each
+            if isinstance(medium, Medium):
+                merge = self.model.frontend.media.merge_size
+                t, h, w = (int(side) for side in medium.grid[0])
+                positions, height, width = positions + t, max(height, h // merge), max(width, w // merge)
+            else:  # the library's processor makes its tokens
+                positions += len(medium.frames) if isinstance(medium, Clip) else 1
+        return PromptLength(positions, height, width, text, limit, rows)
+
+    def _done(self, request: ChatRequest, question: WaitingQuestion, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return the answers, the numbers of tokens, and what is said of the pruning."""
+        rows = question.rows * (request.n if len(question.rows) == 1 else 1)
+        stats = facts.pop("receipt")
+        before, tokens = stats["input"]["prompt_tokens"], stats["tokens"]
+        after = before - tokens["visual"] + tokens["after_stage2"] - sum(step["text_dropped"] for step in stats["steps"])
+        new = sum(len(row.tokens) for row in rows)
+        usage = {
+            "prompt_tokens": before, "completion_tokens": new, "total_tokens": before + new,
+            "prompt_tokens_after_pruning": after,
+            "prompt_tokens_details": {"visual_tokens": tokens["visual"], "visual_tokens_kept": tokens["after_stage2"],
+                                      "visual_tokens_layer_average": tokens["layer_average"]},
+        }  # fmt: skip
+        if "model" in stats:
+            stats["model"] = self.rules.name  # a folder of this machine is nobody's business
+        if question.drawing is not None:
+            facts["seed"] = question.drawing.seed
+        choices = [{"text": row.text, "finish_reason": row.ended or "stop"} for row in rows]
+        return {"choices": choices, "usage": usage, "prunevid": {**facts, "receipt": stats}}

@@ -9,7 +9,7 @@ TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long test-app train-glimpse-tiny wheel gpu-check gpu-bench clean
+.PHONY: help demo app serve test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long test-app train-glimpse-tiny wheel gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,10 +22,13 @@ app: .venv/base.stamp  ## Open a page for the browser, in a venv of its own: ask
 	@$(BIN)/python tools/make_app_venv.py page
 	@.venv-app/bin/python demo.py --app $(ARGS)
 
+serve: .venv/serve.stamp  ## Serve OpenAI's chat API with the bundled model on http://127.0.0.1:8000/v1
+	@$(BIN)/python -m prunevid_qwen.cli serve $(ARGS)
+
 test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest $(TEST) -m "not nightly" $(ARGS)
 
-test-all: .venv/dev.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about
+test-all: .venv/nightly.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about
 	@$(BIN)/python -m pytest $(TEST) $(ARGS)
 	@$(BIN)/python tools/test_app.py
 
@@ -96,6 +99,12 @@ clean:  ## Remove .venv, .venv-matrix, .venv-lmms, .venv-app, .venv-wheel and ev
 .venv/base.stamp: $(INSTALL)
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: install Python 3.10 to 3.13, or name one: make PYTHON=..." >&2; exit 3; }
 	@$(PYTHON) tools/make_venv.py base
+
+.venv/serve.stamp: .venv/base.stamp
+	@$(PYTHON) tools/make_venv.py serve
+
+.venv/nightly.stamp: .venv/dev.stamp
+	@$(PYTHON) tools/make_venv.py nightly
 
 .venv/dev.stamp: .venv/base.stamp
 	@$(PYTHON) tools/make_venv.py dev

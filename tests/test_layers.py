@@ -30,7 +30,7 @@ FLOORS = (
     ("answers",),
     ("model",),
     ("evaluation", "doctor", "app"),
-    ("training",),  # stores its runs as evaluation does
+    ("training", "serve"),  # training stores its runs as evaluation does
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -59,6 +59,7 @@ IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
     "receipt": "its version",
     "answers/streamer": "TextStreamer",
     "app": "what stops generate()",
+    "serve": "what stops generate(), and what looks at its logits",
     "model": "generate",
     "cli": "quiet logging",
     "evaluation": "",

@@ -1,4 +1,4 @@
-"""Make .venv and install the package into it: ``python tools/make_venv.py base|dev``. Called by the Makefile.
+"""Make .venv and install the package into it: ``python tools/make_venv.py base|serve|dev|nightly``. Called by the Makefile.
 
 Three kinds of machine:
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
-EXTRAS = {"base": [], "dev": ["dev", "bench", "decord", "docs", "opencv"]}
+EXTRAS = {"base": [], "serve": ["serve", "judge"], "nightly": ["serve-ray"], "dev": ["dev", "bench", "decord", "docs", "opencv"]}
 NEEDED_FOR_TESTS = "pytest"
 TOLD_EVERY = 30  # seconds, where stdout is no terminal
 
@@ -193,7 +193,7 @@ def main():
     """Install what the named target needs and write its stamp."""
     target = sys.argv[1] if len(sys.argv) == 2 else ""
     if target not in EXTRAS:
-        fail("usage: make_venv.py base|dev")
+        fail("usage: make_venv.py base|serve|dev|nightly")
     check_python()
     kind = gpu_kind()
     create(system_site_packages=kind == "system")
@@ -202,8 +202,12 @@ def main():
         "system": "a GPU: using the torch of {}, installing only what is missing".format(sys.executable),
         "bare": "a GPU: installing torch with its libraries, several GB",
     }
-    if target == "dev":
-        said["none"] = "adding what the tests need, 1.3 GB, most of it triton"
+    more = {
+        "dev": "adding what the tests need, 1.3 GB, most of it triton",
+        "serve": "adding what the server and its client need, 20 MB",
+        "nightly": "adding Ray Serve for its tests, 120 MB",
+    }
+    said["none"] = more.get(target, said["none"])
     print("Installing into .venv ({})".format(said[kind]), flush=True)
     LOG.write_text("")
     if kind == "system":

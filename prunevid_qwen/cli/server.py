@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -55,7 +57,9 @@ class LimitOptions:
     max_seconds: int = opt(3600, "Of one video. Default: 3600.", "INT", LIMITS, least=1)
     max_frame_pixels: int = opt(3840 * 2160, "Of a frame or image. Default: 3840 x 2160.", "INT", LIMITS, least=1)
     max_body_megabytes: int = opt(64, "Of one request. Default: 64.", "INT", LIMITS, least=1)
-    max_request_seconds: float = opt(300.0, "From its first byte to its last. Default: 300.", "SECONDS", LIMITS, least=1)
+    max_request_seconds: float = opt(
+        300.0, "From its first byte to its last. Default: 300.", "SECONDS", LIMITS, least=1
+    )
     max_decode_seconds: float = opt(60.0, "Of an image or video. Default: 60.", "SECONDS", LIMITS, least=1)
     max_memory_gb: float | None = opt(
         None, "Beside the weights and held videos. Default: what is free.", "FLOAT", LIMITS, least=0
@@ -110,14 +114,14 @@ def serve(
     """
     built = build_config(config, pruning.given)
     bounds = cluster.bounds
-    from prunevid_qwen.serve.launching import ListensAt, check_installed, log_to, read_key, run
+    from prunevid_qwen.serve.listening import ListensAt, check_installed, log_to, read_key, run
 
     check_installed()
     from prunevid_qwen.serve.allowed_configs import BUDGETS, AllowedConfigs
     from prunevid_qwen.serve.http_app import served
     from prunevid_qwen.serve.limits import ServeLimits
     from prunevid_qwen.serve.media_addresses import MediaAddresses
-    from prunevid_qwen.serve.memory import free_bytes
+    from prunevid_qwen.serve.memory_bound import free_bytes
     from prunevid_qwen.serve.request_rules import RequestRules
 
     limits = ServeLimits(
@@ -144,35 +148,43 @@ def serve(
     if is_bundled(model.model_path):
         output.note(typer.style(f"note: {ask.TOY.format(model.model_path)}", fg="yellow"))
     if not at.local and key is None:
-        output.note(typer.style("note: all who reach this machine may ask: --api_key_file has them name a key", fg="yellow"))
+        output.note(
+            typer.style("note: all who reach this machine may ask: --api_key_file has them name a key", fg="yellow")
+        )
     output.calm_libraries()
     log_to()
     held = limited.cache_megabytes * 10**6
     free = None if limited.max_memory_gb is None else int(limited.max_memory_gb * 1e9)
-    if cluster.engine == "ray":
-        from prunevid_qwen.serve.ray_engine import RayEngine, ReplicaPlan
+    with contextlib.ExitStack() as stack:
+        engine: Any
+        if cluster.engine == "ray":
+            from prunevid_qwen.evaluation.engine.ray_cluster import joined
 
-        plan = ReplicaPlan(
-            model.model_path, {**model.loading}, built.to_json(), rules, held, free, limited.decoders, bounds,
-            cluster.cpus_per_replica, cluster.gpus_per_replica, cluster.ray_address,
-        )  # fmt: skip
-        engine = RayEngine(plan)
-    else:
-        from prunevid_qwen.serve.served_model import ServedModel
+            output.note("starting Ray Serve")
+            machines = stack.enter_context(joined(cluster.ray_address, output.verbose, "serve"))
+            from prunevid_qwen.serve.ray_engine import RayEngine, ReplicaPlan
 
-        output.note("loading the model")
-        loaded = ask.load(model, built, {"video_path": None})
-        engine = ServedModel(loaded, rules, held, max(0, free_bytes(loaded.model) - held) if free is None else free,
-                             limited.decoders)  # fmt: skip
-        if not engine.line.memory.counted:
-            output.note("note: the memory of this family is not counted; --max_batch and --max_served_frames bound it")
+            gpus = float(machines.gpus > 0) if cluster.gpus_per_replica is None else cluster.gpus_per_replica
+            engine = RayEngine(ReplicaPlan(
+                model.model_path, model.loading, built.to_json(), rules, held, free, limited.decoders, bounds,
+                cluster.cpus_per_replica, gpus,
+            ))  # fmt: skip
+        else:
+            from prunevid_qwen.serve.served_model import ServedModel
 
-    def ready(url: str) -> None:
-        said = json.dumps({"url": f"{url}/v1", "model": rules.name, "config": config})
-        typer.echo(said if output.as_json else f"the server is at {url}/v1, model {rules.name}", file=output.stdout)
-        output.stdout.flush()
-        output.note("Ctrl-C ends it")
+            output.note("loading the model")
+            loaded = ask.load(model, built, {"video_path": None})
+            free = max(0, free_bytes(loaded.model) - held) if free is None else free
+            engine = ServedModel(loaded, rules, held, free, limited.decoders)
+            if not engine.line.memory.counted:
+                output.note("the memory of this family is not counted: --max_batch and --max_served_frames bound it")
 
-    run(lambda draining: served(engine, rules, addresses, key=key, local=at.local, log_prompts=listens.log_prompts,
-                                draining=draining), at, listening, ready)  # fmt: skip
+        def ready(url: str) -> None:
+            said = json.dumps({"url": f"{url}/v1", "model": rules.name, "config": config})
+            typer.echo(said if output.as_json else f"the server is at {url}/v1, model {rules.name}", file=output.stdout)
+            output.stdout.flush()
+            output.note("Ctrl-C ends it")
+
+        run(lambda draining: served(engine, rules, addresses, key=key, local=at.local, log_prompts=listens.log_prompts,
+                                    draining=draining), at, listening, ready)  # fmt: skip
     return Done(text="")

@@ -11,6 +11,8 @@ from prunevid_qwen.errors import PruneVidError
 
 EXTRAS = {
     "app": "a page for the browser",
+    "serve": "the server",
+    "serve-ray": "the server on several machines",
     "judge": "answers scored by a language model",
     "bench": "plots",
     "eval": "data sets with questions in parquet",

@@ -138,7 +138,9 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         plain = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is no JSON ({excerpt(str(error), 80)}): send an object", "invalid_json") from None
+        raise ApiError(
+            400, f"the body is no JSON ({excerpt(str(error), 80)}): send an object", "invalid_json"
+        ) from None
     try:
         read = RequestBody.model_validate(plain)
     except ValidationError as error:
@@ -199,5 +201,3 @@ def _messages(given: Sequence[dict[str, Any]]) -> tuple[AskedMessage, ...]:
 
 def _items(content: str | tuple[Item, ...]) -> tuple[Item, ...]:
     return () if isinstance(content, str) else content
-
-

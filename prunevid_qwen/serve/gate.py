@@ -113,7 +113,9 @@ class Gate:
                     if len(body) > self._most:
                         raise self._too_large()
         except TimeoutError:
-            raise ApiError(408, f"the request was not there within {self._limits.body_seconds:g} s", "timeout") from None
+            raise ApiError(
+                408, f"the request was not there within {self._limits.body_seconds:g} s", "timeout"
+            ) from None
         handed = False
 
         async def again() -> Any:

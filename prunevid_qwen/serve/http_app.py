@@ -98,7 +98,9 @@ def served(
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> JSONResponse:
         if name != rules.name:
-            return _refused(ApiError(404, f"this server has the model {rules.name!r} alone", "model_not_found", "model"))
+            return _refused(
+                ApiError(404, f"this server has the model {rules.name!r} alone", "model_not_found", "model")
+            )
         return JSONResponse(known)
 
     @app.post("/v1/chat/completions")

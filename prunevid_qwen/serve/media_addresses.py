@@ -117,7 +117,9 @@ class MediaAddresses:
         frames = isinstance(held, list)
         if frames and (item.kind != "video" or not held):
             raise _refused("a list of addresses is the frames of one video, and not empty")
-        files = tuple([await self._read(each, "image" if frames else item.kind) for each in (held if frames else [held])])
+        files = tuple(
+            [await self._read(each, "image" if frames else item.kind) for each in (held if frames else [held])]
+        )
         if not all(files):
             raise MediaError("an image or a video of the request is empty: send its whole content")
         return MediaContent(item.kind, files, dict(item.options), frames)
@@ -186,7 +188,9 @@ class MediaAddresses:
             raise _refused(f"{quoted(address, 80)} is no address") from None
         allowed = {each.lower() for each in self.domains}
         if url.scheme != "https" or url.host.lower().rstrip(".") not in allowed or url.userinfo:
-            raise _refused(f"{quoted(address, 80)} is not of an allowed domain: {', '.join(sorted(allowed)) or 'none is'}")
+            raise _refused(
+                f"{quoted(address, 80)} is not of an allowed domain: {', '.join(sorted(allowed)) or 'none is'}"
+            )
         if port not in (None, 443):
             raise _refused(f"{quoted(address, 80)} names a port: https: has 443 alone")
         found = list(await self.resolve(url.host, 443))

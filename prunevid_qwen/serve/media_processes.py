@@ -94,7 +94,9 @@ class MediaProcesses:
         encoded = planner_of(vision, self._video).plan(pixels, int(grid[0, 0])) if vision.reuses else None
         return Medium("video", pixels, grid, float(head["seconds_per_grid"]), facts, encoded, vision)
 
-    async def _asked(self, content: MediaContent, config: PruneVidConfig, paths: list[str]) -> tuple[dict[str, Any], Any]:
+    async def _asked(
+        self, content: MediaContent, config: PruneVidConfig, paths: list[str]
+    ) -> tuple[dict[str, Any], Any]:
         flat, limits = config.flat(), self._limits
         job = {
             "kind": content.kind, "paths": paths, "listed": content.frames, "options": dict(content.options),

@@ -15,14 +15,14 @@ from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.together import PreparedMedium
 from prunevid_qwen.serve.api_errors import ApiError
-from prunevid_qwen.serve.batches import BatchLine, Drawing, WaitingQuestion
+from prunevid_qwen.serve.batch_line import BatchLine, Drawing, WaitingQuestion
 from prunevid_qwen.serve.chat_request import SURE, ChatRequest
 from prunevid_qwen.serve.media_addresses import MediaContent
 from prunevid_qwen.serve.media_processes import MediaProcesses
-from prunevid_qwen.serve.memory import MemoryBound, PromptLength
+from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
 from prunevid_qwen.serve.prepared_media import PreparedMedia, key_of
 from prunevid_qwen.serve.request_rules import RequestRules
-from prunevid_qwen.serve.rows import AnswerRow
+from prunevid_qwen.serve.answer_rows import AnswerRow
 from prunevid_qwen.video.clip import Clip
 
 
@@ -69,7 +69,9 @@ class ServedModel:
         self.line = BatchLine(self.model, self.media, self.rules.limits, memory)
         self.processes = MediaProcesses(self.model.frontend, self.rules.limits, self.decoders)
         added = self.model.tokenizer.added_tokens_decoder.values()
-        self._marks = sorted({str(each) for each in added if each.special} | set(self.model.tokenizer.all_special_tokens))
+        self._marks = sorted(
+            {str(each) for each in added if each.special} | set(self.model.tokenizer.all_special_tokens)
+        )
 
     async def start(self) -> None:
         """Start the processes that decode."""
@@ -149,7 +151,9 @@ class ServedModel:
 
     def _key(self, content: MediaContent, config: PruneVidConfig) -> Hashable:
         plan = plan_of(config, len(adapter_for(self.model.model).parts.layers))
-        return key_of(content, config, repr(plan.needs.vision) + str([step.by.needs.square_images for step in plan.steps]))
+        return key_of(
+            content, config, repr(plan.needs.vision) + str([step.by.needs.square_images for step in plan.steps])
+        )
 
     async def _medium(self, key: Hashable, content: MediaContent, config: PruneVidConfig) -> Any:
         """Return a medium that is held, or read it: once, however many ask for it meanwhile."""
@@ -225,7 +229,9 @@ class ServedModel:
         rows = question.rows * (request.n if len(question.rows) == 1 else 1)
         stats = facts.pop("receipt")
         before, tokens = stats["input"]["prompt_tokens"], stats["tokens"]
-        after = before - tokens["visual"] + tokens["after_stage2"] - sum(step["text_dropped"] for step in stats["steps"])
+        after = (
+            before - tokens["visual"] + tokens["after_stage2"] - sum(step["text_dropped"] for step in stats["steps"])
+        )
         new = sum(len(row.tokens) for row in rows)
         usage = {
             "prompt_tokens": before, "completion_tokens": new, "total_tokens": before + new,

@@ -30,7 +30,9 @@ class Watching:
         self.requests = Counter("prunevid_requests", "Requests by status.", ["status"], **made)
         self.seconds = Histogram("prunevid_request_seconds", "To the last word.", buckets=_SECONDS, **made)
         self.first = Histogram("prunevid_first_part_seconds", "To the first word.", buckets=_SECONDS, **made)
-        self.batches = Histogram("prunevid_batch_requests", "Requests answered at once.", buckets=(1, 2, 4, 8, 16, 32), **made)
+        self.batches = Histogram(
+            "prunevid_batch_requests", "Requests answered at once.", buckets=(1, 2, 4, 8, 16, 32), **made
+        )
         self.before = Counter("prunevid_visual_tokens", "Before pruning.", **made)
         self.after = Counter("prunevid_visual_tokens_kept", "After the last step of the pruning.", **made)
         self.answers = Counter("prunevid_answer_tokens", "Written.", **made)
@@ -79,7 +81,9 @@ class Watching:
             self.before.inc(usage["prompt_tokens_details"]["visual_tokens"])
             self.after.inc(usage["prompt_tokens_details"]["visual_tokens_kept"])
             self.answers.inc(usage["completion_tokens"])
-            line |= {name: usage[name] for name in ("prompt_tokens", "prompt_tokens_after_pruning", "completion_tokens")}
+            line |= {
+                name: usage[name] for name in ("prompt_tokens", "prompt_tokens_after_pruning", "completion_tokens")
+            }
             line |= batch
         if self._log_prompts and request is not None:
             line["question"] = request.question

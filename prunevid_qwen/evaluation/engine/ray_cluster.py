@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from prunevid_qwen.processes.interruption import keeping_handlers
 REPLICA_CPUS = 0.25
 """What a model reserves of a CPU. A fraction: on a small machine whole ones would leave none to those who read, and
 both would wait forever. Another one than readers have, else Ray Data would make one process of both."""
+
+PARTS = {"data": "ray", "serve": "serve-ray"}
+"""Parts of Ray, and the extra that brings each."""
 
 _MANY = 4  # CPUs of a machine from which a reader may have one of its own
 _PATIENCE = 10  # seconds until a cluster's address has to answer; Ray itself waits for minutes
@@ -61,23 +65,26 @@ class Cluster:
 
 
 @contextmanager
-def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluster]:
+def joined(address: str | None = None, verbose: bool = False, part: str = "data") -> Iterator[Cluster]:
     """Be part of a Ray cluster; afterwards one that was started here is ended, one that was joined goes on.
 
     Args:
         address: "auto" (the one that this machine belongs to) or "host:port"; None starts one of this machine alone.
             Within another `joined`, or after ``ray.init``, that cluster is taken, and left as it is.
         verbose: show Ray's own log and what its workers print.
+        part: of Ray, that is used: a key of `PARTS`.
 
     Raises:
         ConfigError, SetupError: an address of Ray Client; Ray is not installed, or nobody answers.
     """
     try:
         import ray
-        import ray.data
+
+        importlib.import_module(f"ray.{part}")
     except ImportError as error:
         raise SetupError(
-            f"the Ray engine needs Ray Data ({error}): pip install 'prunevid_qwen[ray]' on all machines of the cluster"
+            f"the Ray engine needs ray.{part} ({error}): pip install 'prunevid_qwen[{PARTS[part]}]' on all machines of "
+            "the cluster"
         ) from error
     started = not ray.is_initialized()
     if started:

@@ -22,9 +22,9 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.inputs.together import PreparedMedium, together
 from prunevid_qwen.serve.limits import ServeLimits
-from prunevid_qwen.serve.memory import MemoryBound, PromptLength
+from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
 from prunevid_qwen.serve.prepared_media import PreparedMedia
-from prunevid_qwen.serve.rows import AnswerRow, NearTies, RowEnds
+from prunevid_qwen.serve.answer_rows import AnswerRow, NearTies, RowEnds
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 

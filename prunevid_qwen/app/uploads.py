@@ -10,10 +10,7 @@ from pathlib import Path
 
 from prunevid_qwen.config.option_checks import check_count
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.video.frames import holds_pictures
-from prunevid_qwen.video.image_files import open_image
-from prunevid_qwen.video.pyav import open_container
-from prunevid_qwen.video.reader import ask
+from prunevid_qwen.video import untrusted
 
 CLIPS = Path(str(files("prunevid_qwen") / "bundled" / "clips"))
 _SHOWN = (".mp4", ".webm")  # of the clips, those that a browser plays
@@ -85,14 +82,7 @@ def check_video(path: Path, limits: UploadLimits) -> None:
         MediaError: as it says, or the file is no video.
     """
     _check_size(path, limits)
-    asked = ask(str(path))
-    seconds, pixels = asked.timeline.duration, _pixels(path)
-    if seconds > limits.seconds:
-        raise MediaError(
-            f"{path.name} has {seconds:.0f} s, and this page takes videos of at most {limits.seconds} s: cut it, or "
-            "start the page with a larger --max_seconds"
-        )
-    _check_pixels(path, pixels, limits)
+    untrusted.check_video(str(path), path.name, limits.seconds, limits.pixels)
 
 
 def check_image(path: Path, limits: UploadLimits) -> None:
@@ -102,19 +92,7 @@ def check_image(path: Path, limits: UploadLimits) -> None:
         MediaError: as it says, or the file is no image.
     """
     _check_size(path, limits)
-    with open_image(str(path)) as image:
-        width, height = image.size
-    _check_pixels(path, width * height, limits)
-
-
-def _pixels(path: Path) -> int:
-    """Return the pixels of a frame, as the file's header says."""
-    if holds_pictures(str(path)):
-        with open_image(str(path)) as image:
-            return int(image.size[0] * image.size[1])
-    container, stream = open_container(str(path))
-    with container:
-        return int(stream.codec_context.width * stream.codec_context.height)
+    untrusted.check_image(str(path), path.name, limits.pixels)
 
 
 def _check_size(path: Path, limits: UploadLimits) -> None:
@@ -123,12 +101,4 @@ def _check_size(path: Path, limits: UploadLimits) -> None:
         raise MediaError(
             f"{path.name} has {size / 10**6:.0f} MB, and this page takes files of at most {limits.megabytes} MB: start "
             "it with a larger --max_megabytes"
-        )
-
-
-def _check_pixels(path: Path, pixels: int, limits: UploadLimits) -> None:
-    if pixels > limits.pixels:
-        raise MediaError(
-            f"{path.name} has {pixels:,} pixels a frame, and this page takes at most {limits.pixels:,}: make it "
-            "smaller, or start the page with a larger --max_frame_pixels"
         )

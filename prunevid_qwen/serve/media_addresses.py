@@ -209,8 +209,8 @@ class MediaAddresses:
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
             raise _refused(f"{quoted(address, 80)} comes compressed, which was not asked for")
         content = bytearray()
-        async for part in answer.aiter_raw():
-            content += part
+        async for part in answer.aiter_bytes():
+            content += part  # no encoding is left to undo
             self._checked(content)
         return bytes(content)
 

@@ -21,11 +21,8 @@ from prunevid_qwen.inputs.frontends.stock import clip_of
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixel_options import PixelOptions, WholeVideo
 from prunevid_qwen.video.clip import Clip
-from prunevid_qwen.video.frames import holds_pictures
-from prunevid_qwen.video.image_files import open_image
 from prunevid_qwen.video.picture import Picture
-from prunevid_qwen.video.pyav import open_container
-from prunevid_qwen.video.reader import ask
+from prunevid_qwen.video.untrusted import check_image, check_video
 
 _MEMORY = 2 * 2**30
 """Bytes for the interpreter and its libraries, beside those of frames."""
@@ -55,7 +52,7 @@ def read(job: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
     """
     kind, paths, options, pixels = job["kind"], job["paths"], dict(job["options"]), int(job["pixels"])
     if kind == "image":
-        _check_image(paths[0], pixels)
+        check_image(paths[0], "the image", pixels)
         picture = Picture.of(paths[0])
         return {"kind": kind, "facts": picture.facts}, picture.pixels[None]
     source: Any = paths if job["listed"] else paths[0]
@@ -63,9 +60,9 @@ def read(job: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
         if len(paths) > int(job["frames"]):
             raise MediaError(f"{len(paths)} frames were sent, and this server takes at most {job['frames']}")
         for path in paths:
-            _check_image(path, pixels)
+            check_image(path, "a frame", pixels)
     else:
-        _check_video(paths[0], pixels, float(job["seconds"]))
+        check_video(paths[0], "the video", float(job["seconds"]), pixels)
     config = PruneVidConfig(**job["reading"])
     for name in ("nframes", "max_frames", "min_frames"):
         if int(options.get(name) or 0) > int(job["frames"]):
@@ -76,46 +73,6 @@ def read(job: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
         return said, clip.frames
     frames, seconds, facts = MediaReader(options_of(job["video"])).read_fitted(source, config, **options)
     return {"kind": kind, "facts": facts, "seconds_per_grid": seconds}, frames
-
-
-def _check_image(path: str, most: int) -> None:
-    with open_image(path) as image:
-        width, height = image.size
-    _check_pixels(width * height, most)
-
-
-def is_container(head: bytes) -> bool:
-    """Tell from its first bytes whether a file is of a format that holds its frames itself.
-
-    Others are not opened: a playlist is a text that names other files, and FFmpeg would read them.
-    """
-    begins = (b"\x1aE\xdf\xa3", b"GIF8", b"FLV\x01", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u", b"\x89PNG",
-              b"II*\0", b"MM\0*", b"YUV4MPEG2 ")  # fmt: skip
-    boxes = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
-    riff = head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WEBP")
-    stream = len(head) > 188 and head[0] == head[188] == 0x47  # MPEG-TS
-    return head.startswith(begins) or head[4:8] in boxes or riff or stream
-
-
-def _check_video(path: str, most: int, seconds: float) -> None:
-    with open(path, "rb") as file:
-        if not is_container(file.read(256)):
-            raise MediaError("the video is of no format that is read here: send an mp4, webm, mkv, avi, ts or gif")
-    duration = ask(path).timeline.duration
-    if duration > seconds:
-        raise MediaError(f"the video has {duration:.0f} s, and this server takes at most {seconds:g} s: cut it")
-    if holds_pictures(path):
-        _check_image(path, most)
-        return
-    container, stream = open_container(path)
-    with container:
-        context = stream.codec_context
-        _check_pixels(context.width * context.height, most)
-
-
-def _check_pixels(count: int, most: int) -> None:
-    if count > most:
-        raise MediaError(f"a frame has {count:,} pixels, and this server takes at most {most:,}: make it smaller")
 
 
 def limit_memory(frames: int, pixels: int) -> None:

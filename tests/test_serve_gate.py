@@ -181,6 +181,8 @@ def test_bodies_that_are_too_large() -> None:
         for _ in range(9):  # which has no length
             chunked.sendall(chunk)
         assert chunked.recv(12) == b"HTTP/1.1 413"
+        # who reads nothing before all is sent finds its answer, too
+        assert post(server, b" " * (4 * 10**6))[0] == 413
         assert post(server)[0] == 200
         engine.until(ended=1)
 

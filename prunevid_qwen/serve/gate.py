@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -14,6 +14,7 @@ from prunevid_qwen.serve.limits import ServeLimits
 
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _OPEN = ("/health",)  # without a key
+_LINGER, _LINGER_BYTES = 2.0, 2**28  # seconds and bytes that a refused client may still send
 _GRACE = 10.0  # seconds beyond the time of a request, in which its answer may still be read
 
 
@@ -69,7 +70,7 @@ class Gate:
                 await _refuse(send, ApiError(504, "there was no time to answer this request", "timeout"))
         except ApiError as error:
             self._counted(error.status)
-            await _refuse(send, error)
+            await _refuse(send, error, None if scope["method"] != "POST" else self._unread(receive))
 
     def _check(self, scope: dict[str, Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -98,6 +99,16 @@ class Gate:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"a request has at most {self._limits.body_megabytes} MB here", "too_large")
+
+    async def _unread(self, receive: Any) -> None:
+        """Read what a refused client still sends, for a moment: it reads its answer only then, or finds no connection."""
+        read = 0
+        with anyio.move_on_after(_LINGER):
+            while read < _LINGER_BYTES:
+                message = await receive()
+                read += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
 
     async def _read(self, scope: dict[str, Any], receive: Any) -> Any:
         """Read the body within its limits; return what hands it on."""
@@ -128,9 +139,12 @@ class Gate:
         return again
 
 
-async def _refuse(send: Any, error: ApiError) -> None:
+async def _refuse(send: Any, error: ApiError, unread: Awaitable[None] | None = None) -> None:
     body = json.dumps(error.body).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
     head = [(name.encode(), value.encode()) for name, value in (headers | error.headers).items()]
     await send({"type": "http.response.start", "status": error.status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if unread is not None:
+        await unread
+    await send({"type": "http.response.body", "body": b""})

@@ -84,7 +84,7 @@ class ServedModel:
 
     def facts(self) -> dict[str, Any]:
         """Return what is told of it: what is held, what waits, and how large the last batches were."""
-        return {"waiting": self.line.waiting, "batches": self.line.sizes, "killed_decoders": self.processes.killed,
+        return {"waiting": self.line.waiting, "last_batches": self.line.sizes[-8:], "killed_decoders": self.processes.killed,
                 **self.media.facts()}  # fmt: skip
 
     def check(self, request: ChatRequest) -> PruneVidConfig:

@@ -37,8 +37,8 @@ from research.shapes_run import RESULTS, command_of
 CLIENTS = 16
 CONFIGS = ("paper", "baseline", "random", "uniform")
 NAMES = ("late_square.mp4", "three_arrive.webm", "all_move.gif")
-QUESTIONS = ("What color is the last object?", "How many objects are there?", "What shape is the first object to appear?",
-             "What color is the first object to appear?")  # fmt: skip
+QUESTIONS = ("What color is the last object?", "How many objects are there?",
+             "What shape is the first object to appear?", "What color is the first object to appear?")  # fmt: skip
 KINDS = ("good", "streamed", "good", "no json", "good", "no video", "good", "huge", "good", "slow", "good", "vanishes",
          "good", "half sent", "streamed", "address")  # fmt: skip
 """Of a crowd's requests, in turn; the shares of a crowd are those of this list."""
@@ -226,8 +226,8 @@ class Crowd:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self._server.host, limit=buffer)
         writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json"
-            + f"\r\ncontent-length: {size}\r\n\r\n{body}".encode()
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+            b"content-type: application/json\r\n" + f"content-length: {size}\r\n\r\n{body}".encode()
         )
         with suppress(ConnectionError):
             await writer.drain()
@@ -247,8 +247,9 @@ class Crowd:
         while self._server.health()["inside"]:
             await asyncio.sleep(0.01)
         return {
-            "requests": requests, "clients": CLIENTS, "seconds": seconds, "outcomes": dict(sorted(self.outcomes.items())),
-            "good_seconds": quantiles(self.seconds), "bytes_before": before, "bytes_after": self._server.resident(),
+            "requests": requests, "clients": CLIENTS, "seconds": seconds,
+            "outcomes": dict(sorted(self.outcomes.items())), "good_seconds": quantiles(self.seconds),
+            "bytes_before": before, "bytes_after": self._server.resident(),
             "health": self._server.health(),
         }  # fmt: skip
 

@@ -102,8 +102,8 @@ def test_stop_ends_an_answer_within_a_token(model: Any, answers: SideBySide, mon
 
     from prunevid_qwen.app import side_by_side
 
-    seen = side_by_side._Telling.show
-    monkeypatch.setattr(side_by_side._Telling, "show", show)
+    seen = side_by_side.Telling.show
+    monkeypatch.setattr(side_by_side.Telling, "show", show)
     last = list(answers.ask(asked(), stop))[-1]
     assert last.stopped and not last.answers and 1 <= len(tokens) < 5
 

@@ -1,4 +1,4 @@
-"""No address reaches what the operator did not name. Resolver and transport are injected: nothing leaves this machine."""
+"""No address reaches what the operator did not name. Resolver and transport are injected: nothing leaves here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of the server: they form, nobody's answer differs in one, each row ends by its own rules, none spoils others."""
+"""Batches of the server: they form, no answer differs in one, each row ends by its own rules, none spoils others."""
 
 from __future__ import annotations
 

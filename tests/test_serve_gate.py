@@ -224,8 +224,8 @@ def test_pages_of_other_sites(headers: dict[str, str], status: int) -> None:
         return {"type": "http.request", "body": BODY}
 
     named = {"host": "localhost", "content_type": "application/json", **headers}
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions",
-             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]}  # fmt: skip
+    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": sent}
     asyncio.run(Gate(app, ServeLimits())(scope, receive, send))
     assert answered[0]["status"] == status
 

@@ -1,4 +1,4 @@
-"""Media are decoded in processes that are killed when they hang, and what is too large is refused before it is decoded."""
+"""Media are decoded in processes that are killed when they hang; what is too large is refused by its header."""
 
 from __future__ import annotations
 
@@ -153,8 +153,10 @@ def test_long_videos_and_a_million_frames_are_refused_by_their_headers(tmp_path:
     "text",
     [
         b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
-        b"ffconcat version 1.0\nfile /etc/passwd\n", b"<?xml version='1.0'?><MPD/>", b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n",
-        b"[InternetShortcut]\nURL=http://127.0.0.1/", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"", b"\x80\x04K\x01.",
+        b"ffconcat version 1.0\nfile /etc/passwd\n", b"<?xml version='1.0'?><MPD/>",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n",
+        b"[InternetShortcut]\nURL=http://127.0.0.1/", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"",
+        b"\x80\x04K\x01.",
     ],
 )  # fmt: skip
 def test_files_that_name_other_files_are_not_opened(tmp_path: Path, text: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Make .venv and install the package into it: ``python tools/make_venv.py base|serve|dev|nightly``. Called by the Makefile.
+"""Make .venv and install the package into it: ``python tools/make_venv.py base|serve|dev|nightly``, for the Makefile.
 
 Three kinds of machine:
 
@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
-EXTRAS = {"base": [], "serve": ["serve", "judge"], "nightly": ["serve-ray"], "dev": ["dev", "bench", "decord", "docs", "opencv"]}
+EXTRAS = {
+    "base": [],
+    "serve": ["serve", "judge"],
+    "dev": ["dev", "bench", "decord", "docs", "opencv"],
+    "nightly": ["serve-ray"],
+}
 NEEDED_FOR_TESTS = "pytest"
 TOLD_EVERY = 30  # seconds, where stdout is no terminal
 

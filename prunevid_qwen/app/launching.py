@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prunevid_qwen.app.addresses import UploadsAlone
 from prunevid_qwen.app.method_controls import Choices
@@ -76,13 +75,13 @@ def _uploads_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(
-    model: Any, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
+    answers: SideBySide, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Iterator[str]:  # fmt: skip
     """Open the page inside the block, and yield its address.
 
     Args:
-        model: a `PrunedVLM` with ``video_cache_bytes``.
+        answers: of a model here, or of a server.
         choices: presets and options on offer.
         limits: of uploads.
         address: where it is.
@@ -97,13 +96,13 @@ def opened(
         folder, drawn = (Path(made).resolve() / name for name in ("uploads", "drawn"))
         folder.mkdir()
         drawn.mkdir()
-        with _uploads_in(folder), _served(model, choices, limits, address, name, toy, tell, (folder, drawn)) as url:
+        with _uploads_in(folder), _served(answers, choices, limits, address, name, toy, tell, (folder, drawn)) as url:
             yield url
 
 
 @contextmanager
 def _served(
-    model: Any, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
+    answers: SideBySide, choices: Choices, limits: UploadLimits, address: Address, name: str, toy: bool,
     tell: Callable[[str], None], folders: tuple[Path, Path],
 ) -> Iterator[str]:  # fmt: skip
     """Serve the page inside the block; the arguments are those of `opened`, and the folders of uploads and drawings."""
@@ -115,7 +114,6 @@ def _served(
         raise SetupError(
             f"the page needs Gradio, and it cannot be loaded ({error}): pip install 'prunevid_qwen[app]'"
         ) from error
-    answers = SideBySide(model)
     tell("warming up, with and without pruning")
     answers.warm_up(next(CLIPS.glob("*.mp4")))
     blocks = build(Desk(answers, choices, limits, *folders), name, toy)

@@ -37,6 +37,7 @@ class Asked:
         video: the file; None where it is about images.
         images: files.
         compare: answer without pruning too.
+        preset: that ``config`` was made of.
         max_new_tokens: longest answer.
     """
 
@@ -46,6 +47,7 @@ class Asked:
     images: tuple[Path, ...] = ()
     compare: bool = True
     max_new_tokens: int = 64
+    preset: str = "paper"
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -79,7 +81,7 @@ class Seen:
     ended: bool = False
 
 
-class _StoppedError(Exception):
+class AskedToStop(Exception):
     """Somebody stopped the question."""
 
 
@@ -149,7 +151,7 @@ class SideBySide:
         return {PRUNED: config, UNPRUNED: without} if asked.compare else {PRUNED: config}
 
     def _work(self, asked: Asked, stop: threading.Event, tell: Callable[[Any], None]) -> None:
-        now = _Telling(tell)
+        now = Telling(tell)
         try:
             for side, config in self._sides(asked).items():
                 now.show(doing=f"waiting for the model, {side}")
@@ -158,15 +160,15 @@ class SideBySide:
             now.show(doing="drawing which tokens were kept")
             self._draw(asked, stop, now)
             now.show(doing="", ended=True)
-        except _StoppedError:
+        except AskedToStop:
             now.show(doing="", stopped=True, ended=True)
         except BaseException as error:  # raised where the page is, whatever it is
             tell(error)
 
-    def _answer(self, asked: Asked, side: str, config: PruneVidConfig, stop: threading.Event, now: _Telling) -> Answer:
+    def _answer(self, asked: Asked, side: str, config: PruneVidConfig, stop: threading.Event, now: Telling) -> Answer:
         def encoded(done: int, frames: int) -> None:
             if stop.is_set():
-                raise _StoppedError
+                raise AskedToStop
             now.show(doing=f"reading and encoding, {done}/{frames} frames")
 
         def words(text: str, _last: bool) -> None:
@@ -178,17 +180,17 @@ class SideBySide:
             "return_stats": True, "keep_map": side == PRUNED, "stopping_criteria": StoppingCriteriaList([_Stop(stop)]),
         }  # fmt: skip
         if stop.is_set():
-            raise _StoppedError
+            raise AskedToStop
         if asked.video is not None:
             answer: Answer = self.videos.of(config, asked.video, encoded).ask(asked.question, **arguments)
         else:
             images = [str(each) for each in asked.images]
             answer = self.model.with_config(config).generate(images=images, question=asked.question, **arguments)
         if stop.is_set():
-            raise _StoppedError
+            raise AskedToStop
         return answer
 
-    def _draw(self, asked: Asked, stop: threading.Event, now: _Telling) -> None:
+    def _draw(self, asked: Asked, stop: threading.Event, now: Telling) -> None:
         kept = now.seen.answers[PRUNED].kept
         if kept is None or not kept.steps:
             now.show(notes=(*now.seen.notes, "nothing was pruned, so there is nothing to draw"))
@@ -197,7 +199,7 @@ class SideBySide:
         sources = [str(each) for each in ([asked.video] if asked.video is not None else asked.images)]
         for name, draws in (("page", page), ("overlay", overlay)):
             if stop.is_set():
-                raise _StoppedError
+                raise AskedToStop
             if name == "overlay" and asked.video is None:
                 continue
             try:
@@ -209,7 +211,7 @@ class SideBySide:
 
 
 @dataclass
-class _Telling:
+class Telling:
     """The newest of what a page shows; each change is told."""
 
     tell: Callable[[Any], None]

@@ -77,8 +77,8 @@ class Desk:
             self.limits.check_images(len(pictures))
             for each in pictures:
                 check_image(each, self.limits)
-        compare, longest = more
-        return Asked(question or "", config, film, pictures, bool(compare), int(longest))
+        compare, longest, preset = more
+        return Asked(question or "", config, film, pictures, bool(compare), int(longest), preset)
 
 
 def build(desk: Desk, model_name: str, toy: bool) -> gr.Blocks:
@@ -143,7 +143,7 @@ def build(desk: Desk, model_name: str, toy: bool) -> gr.Blocks:
             yield shown.cleared()
             try:
                 config = desk.choices.chosen(preset, merger, selector, changes)
-                asked = desk.asked(what, video, images, question, config, (compare, longest))
+                asked = desk.asked(what, video, images, question, config, (compare, longest, preset))
                 with contextlib.closing(desk.answering.ask(asked, stop)) as answers:
                     yield from shown.each(answers, asked, history, desk.drawn)
             except PruneVidError as error:

@@ -25,6 +25,23 @@ _MODEL_HELP = (
 _WORKERS = "Processes that read ahead; 0: a thread. Default: the CPUs less one, at most 4; on Ray all that are free."
 
 
+def read_key(path: Path | None, option: str) -> str | None:
+    """Return the key in a file; None without a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is empty.
+    """
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"cannot read {option} {path} ({error.strerror})") from None
+    if not key:
+        raise ConfigError(f"{option} {path} is empty: it holds the key alone, on one line")
+    return key
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model answers, and how it is loaded."""
@@ -120,12 +137,7 @@ class JudgeOptions:
             raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(url)}")
         found: dict[str, Any] = {"base_url": url.rstrip("/"), "model": model}
         found |= {"timeout": self.judge_timeout, "retries": self.judge_retries}
-        try:
-            key = path.read_text(encoding="utf-8").strip() if path else None
-        except OSError as error:
-            raise ConfigError(f"cannot read --judge_api_key_file {path} ({error.strerror})") from None
-        if key == "":
-            raise ConfigError(f"--judge_api_key_file {path} is empty: it holds the key alone, on one line")
+        key = read_key(path, "--judge_api_key_file")
         return found if key is None else {**found, "api_key": key}
 
 

@@ -12,7 +12,7 @@ import typer
 
 from prunevid_qwen.bundled import is_bundled
 from prunevid_qwen.cli import ask
-from prunevid_qwen.cli.groups import ModelOptions
+from prunevid_qwen.cli.groups import ModelOptions, read_key
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.cli.pruning_options import CONFIG, PruningOptions
@@ -28,9 +28,19 @@ class ListensOptions:
 
     host: str = opt("127.0.0.1", "0.0.0.0 lets other machines in. Default: 127.0.0.1.", "ADDRESS", LISTENS)
     port: int = opt(8000, "0 takes a free one. Default: 8000.", "INT", LISTENS, least=0)
-    api_key_file: Path | None = opt(None, "Holds a key that requests have to name.", "FILE", LISTENS)
+    api_key: str | None = opt(None, "That requests have to name; others on this machine see it.", "KEY", LISTENS)
+    api_key_file: Path | None = opt(None, "Holds the key alone, which nobody sees.", "FILE", LISTENS)
     drain_seconds: int = opt(30, "For answers under way after SIGTERM. Default: 30.", "INT", LISTENS, least=1)
     log_prompts: bool = opt(False, "Write questions and answers into the log, too.", None, LISTENS)
+
+    @property
+    def key(self) -> str | None:
+        """The key, or None."""
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ConfigError("--api_key and --api_key_file both name the key: pass one of them")
+        if self.api_key == "":
+            raise ConfigError("--api_key is empty: leave it out, or pass a key")
+        return read_key(self.api_key_file, "--api_key_file") if self.api_key is None else self.api_key
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def serve(
     """
     built = build_config(config, pruning.given)
     bounds = cluster.bounds
-    from prunevid_qwen.serve.listening import ListensAt, check_installed, log_to, read_key, run
+    from prunevid_qwen.serve.listening import ListensAt, check_installed, log_to, run
 
     check_installed()
     from prunevid_qwen.serve.allowed_configs import BUDGETS, AllowedConfigs
@@ -143,7 +153,7 @@ def serve(
     domains = frozenset(asked.allow_media_domain or ())
     addresses = MediaAddresses(domains, None if root is None else root.resolve(), limits.media_megabytes * 10**6)
     rules = RequestRules(asked.served_name or model.model_path, allowed, limits)
-    at, key = ListensAt(listens.host, listens.port, listens.drain_seconds), read_key(listens.api_key_file)
+    at, key = ListensAt(listens.host, listens.port, listens.drain_seconds), listens.key
     listening = at.listening()
     if is_bundled(model.model_path):
         output.note(typer.style(f"note: {ask.TOY.format(model.model_path)}", fg="yellow"))

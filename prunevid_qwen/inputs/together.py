@@ -1,4 +1,4 @@
-"""Media that were prepared one by one, put into the prompts of one call: each is read and encoded once for all calls."""
+"""Media that were prepared one by one, put into the prompts of one call: each is encoded once for all calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.prefix import Prefixes
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.prepared import Prepared
-from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.media import Medium, VideoFeed
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 
@@ -40,7 +40,7 @@ class PreparedMedium:
         Raises:
             ConfigError: it shows none, or several.
         """
-        media = [each for sample in prepared.samples for each in sample.media]
+        media = [each for sample in prepared.samples for each in sample.media if not isinstance(each, VideoFeed)]
         if len(media) != 1:
             raise ConfigError(f"a prepared medium is the only one of its prompt, got {len(media)}: prepare each alone")
         if prepared.encoded is None:

@@ -83,6 +83,7 @@ class RowEnds(StoppingCriteria):  # type: ignore[misc]
         self._rows, self._tokenizer, self._ends = rows, tokenizer, frozenset(ends)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_more: Any) -> Any:
+        """Take a step's tokens, the last of input_ids [B, S]; return which rows have ended, bool [B]."""
         for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
             if row.ended is None:
                 row.add(token, self._tokenizer, self._ends)
@@ -102,6 +103,7 @@ class NearTies(LogitsProcessor):  # type: ignore[misc]
         self._rows, self._dtype = rows, dtype if dtype in LOGITS else torch.float32
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Count, and return the logits [B, V] as they came."""
         best = scores.topk(min(2, scores.shape[-1]), dim=-1).values
         largest = scores.masked_fill(~scores.isfinite(), 0).abs().amax(-1)
         for row, pair, size in zip(self._rows, best.tolist(), largest.tolist(), strict=True):

@@ -21,10 +21,10 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.inputs.together import PreparedMedium, together
+from prunevid_qwen.serve.answer_rows import AnswerRow, NearTies, RowEnds
 from prunevid_qwen.serve.limits import ServeLimits
 from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
 from prunevid_qwen.serve.prepared_media import PreparedMedia
-from prunevid_qwen.serve.answer_rows import AnswerRow, NearTies, RowEnds
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 
@@ -85,7 +85,7 @@ class WaitingQuestion:
         return all(row.gone.is_set() for row in self.rows)
 
     def shows(self) -> Hashable:
-        """Return what has to be alike in a batch: how many things of which kind, and frames where a processor counts."""
+        """Return what has to be alike in a batch: that something is shown, and where a processor minds, how much."""
         read = [each.medium if isinstance(each, PreparedMedium) else each for _, each in self.media]
         return tuple(len(each.frames) if isinstance(each, Clip) else 0 for each in read) if any(
             isinstance(each, Clip) for each in read) else bool(read)  # fmt: skip

@@ -20,8 +20,9 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0, None), "presence_penalty": (0, None), "logit_bias": ({}, None), "logprobs": (False, None),
     "top_logprobs": (None,), "tools": ([], None), "tool_choice": ("none", "auto", None), "functions": ([], None),
-    "function_call": ("none", "auto", None), "response_format": ({"type": "text"}, None), "modalities": (["text"], None),
-    "audio": (None,), "prediction": (None,), "reasoning_effort": (None,), "parallel_tool_calls": (True, False, None),
+    "function_call": ("none", "auto", None), "response_format": ({"type": "text"}, None),
+    "modalities": (["text"], None), "audio": (None,),
+    "prediction": (None,), "reasoning_effort": (None,), "parallel_tool_calls": (True, False, None),
     "web_search_options": (None,), "verbosity": (None,),
 }  # fmt: skip
 # Labels of a request, which change no answer.

@@ -101,7 +101,7 @@ class Gate:
         return ApiError(413, f"a request has at most {self._limits.body_megabytes} MB here", "too_large")
 
     async def _unread(self, receive: Any) -> None:
-        """Read what a refused client still sends, for a moment: it reads its answer only then, or finds no connection."""
+        """Read what a refused client still sends, for a moment: only then does it look for its answer."""
         read = 0
         with anyio.move_on_after(_LINGER):
             while read < _LINGER_BYTES:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class AnswersRequests(Protocol):
         """Return what is told of it in /health."""
         ...
 
-    def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncIterator[AnswerPart]:
+    def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncGenerator[AnswerPart, None]:
         """Yield the parts of a request's answers, and at last all of them."""
         ...
 
@@ -145,10 +145,11 @@ class _Call:
             self._first = time.perf_counter()
             return StreamingResponse(self._events(asked, first, parts), media_type="text/event-stream",
                                      headers={"cache-control": "no-cache", "x-accel-buffering": "no"})  # fmt: skip
-        self._end(200, first.done)
-        return JSONResponse(self._whole(asked, first.done))
+        done = first.done or {}
+        self._end(200, done)
+        return JSONResponse(self._whole(done))
 
-    async def _parts(self, asked: ChatRequest) -> AsyncIterator[AnswerPart]:
+    async def _parts(self, asked: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         """Yield the answers' parts, within the time of a request."""
         ends = self._began + self._rules.limits.request_seconds
         try:
@@ -169,7 +170,9 @@ class _Call:
                            "shorter one", "timeout") from None  # fmt: skip
 
     async def _events(self, asked: ChatRequest, first: AnswerPart, parts: Any) -> AsyncIterator[bytes]:
-        status, why, done = GONE, "gone", None
+        status = GONE
+        why: str | None = "gone"
+        done: dict[str, Any] | None = None
         try:
             for index in range(asked.n):
                 yield self._event([_choice(index, {"role": "assistant", "content": ""})])
@@ -196,7 +199,7 @@ class _Call:
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         return f"data: {json.dumps(self._head('chat.completion.chunk') | {'choices': choices} | more)}\n\n".encode()
 
-    def _whole(self, asked: ChatRequest, done: dict[str, Any]) -> dict[str, Any]:
+    def _whole(self, done: dict[str, Any]) -> dict[str, Any]:
         choices = [
             {"index": index, "message": {"role": "assistant", "content": each["text"], "refusal": None},
              "finish_reason": each["finish_reason"], "logprobs": None}
@@ -238,7 +241,7 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _last(parts: AsyncIterator[AnswerPart]) -> AnswerPart:
+async def _last(parts: AsyncGenerator[AnswerPart, None]) -> AnswerPart:
     part = await anext(parts)
     while part.done is None:
         part = await anext(parts)

@@ -9,11 +9,11 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError, SetupError, quoted
+from prunevid_qwen.errors import SetupError
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client", "httpx": "httpx"}
 """Modules of the extra, and the packages that have them."""
@@ -67,27 +67,10 @@ class ListensAt:
         except OSError as error:
             made.close()
             raise SetupError(
-                f"cannot listen on {self.host}:{self.port} ({error.strerror or error}): pass another --port, or 0 for a "
-                "free one"
+                f"cannot listen on {self.host}:{self.port} ({error.strerror or error}): pass another --port, or 0 for "
+                "a free one"
             ) from None
         return made
-
-
-def read_key(path: Path | None) -> str | None:
-    """Return the key in a file; None without a file.
-
-    Raises:
-        ConfigError: it cannot be read, or is empty.
-    """
-    if path is None:
-        return None
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"cannot read --api_key_file {quoted(str(path))} ({error.strerror})") from None
-    if not key:
-        raise ConfigError(f"--api_key_file {quoted(str(path))} is empty: it holds the key alone, on one line")
-    return key
 
 
 def run(
@@ -120,10 +103,8 @@ def run(
         timeout_graceful_shutdown=at.drain_seconds, timeout_keep_alive=5, http="h11", loop="asyncio",
     )  # fmt: skip
     server = Listening(config)
-    try:
+    with suppress(KeyboardInterrupt):  # uvicorn drains first, and raises the signal again afterwards
         asyncio.run(server.serve([listening]))
-    except KeyboardInterrupt:
-        pass  # uvicorn drained first, and raises the signal again afterwards
     if not server.started:
         raise SetupError("the server did not start: see the lines above")
 

@@ -144,9 +144,12 @@ class MediaAddresses:
             raise _refused(f"{quoted(address, 80)} cannot be read ({type(error).__name__})") from None
 
     def _checked(self, content: bytes) -> bytes:
-        if len(content) > self.most_bytes:
-            raise ApiError(413, f"a file has at most {self.most_bytes / 10**6:g} MB here", "too_large", "messages")
+        self._check_size(len(content))
         return content
+
+    def _check_size(self, size: int) -> None:
+        if size > self.most_bytes:
+            raise ApiError(413, f"a file has at most {self.most_bytes / 10**6:g} MB here", "too_large", "messages")
 
     def _file(self, address: str) -> bytes:
         parts = urlsplit(address)
@@ -211,7 +214,7 @@ class MediaAddresses:
         content = bytearray()
         async for part in answer.aiter_bytes():
             content += part  # no encoding is left to undo
-            self._checked(content)
+            self._check_size(len(content))
         return bytes(content)
 
 

@@ -143,8 +143,9 @@ class MediaProcesses:
         return head, np.frombuffer(held, np.uint8).reshape(head["shape"])
 
     async def _started(self) -> asyncio.subprocess.Process:
+        sizes = str(self._limits.frames), str(self._limits.pixels)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "prunevid_qwen.serve.media_worker", str(self._limits.frames), str(self._limits.pixels),
+            sys.executable, "-m", "prunevid_qwen.serve.media_worker", *sizes,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE, start_new_session=True,
         )  # fmt: skip
         self._all.add(process)

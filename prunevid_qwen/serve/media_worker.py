@@ -1,8 +1,8 @@
 """The process that decodes what clients send: ``python -m prunevid_qwen.serve.media_worker``.
 
 It is asked on stdin, a line of JSON at a time, and answers on stdout: a line of JSON, and the bytes of the frames. No
-pickle goes either way, so a decoder that a file has taken over hands nothing but pixels to the server. It is killed when
-it takes too long, and its memory has a limit.
+pickle goes either way, so a decoder that a file has taken over hands nothing but pixels to the server. It is killed
+when it takes too long, and its memory has a limit.
 """
 
 from __future__ import annotations

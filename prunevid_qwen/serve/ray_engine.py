@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,7 @@ class Replica:
         plan: what it does.
     """
 
-    async def __init__(self, plan: ReplicaPlan) -> None:
+    async def __init__(self, plan: ReplicaPlan) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         from prunevid_qwen.model import PrunedVLM
         from prunevid_qwen.serve.memory_bound import free_bytes
 
@@ -75,7 +75,9 @@ class Replica:
         self._served = ServedModel(model, plan.rules, plan.held_bytes, max(0, free), plan.decoders)
         await self._served.start()
 
-    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncIterator[AnswerPart | ApiError]:
+    async def answer(
+        self, request: ChatRequest, contents: list[MediaContent]
+    ) -> AsyncGenerator[AnswerPart | ApiError, None]:
         """Yield the parts of a request's answers; what is wrong with it is the last part."""
         if serve.get_multiplexed_model_id():
             await self.seen(serve.get_multiplexed_model_id())
@@ -109,7 +111,8 @@ class RayEngine:
     """
 
     def __init__(self, plan: ReplicaPlan) -> None:
-        self._plan, self._handle = plan, None
+        self._plan = plan
+        self._handle: Any = None
 
     async def start(self) -> None:
         """Start the replicas, and wait until the first ones answer."""
@@ -142,7 +145,7 @@ class RayEngine:
         least, most = self._plan.bounds
         return {"engine": "ray", "replicas_least": least, "replicas_most": most}
 
-    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncIterator[AnswerPart]:
+    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncGenerator[AnswerPart, None]:
         """Yield the parts of a request's answers, of one replica; see the module.
 
         Raises:

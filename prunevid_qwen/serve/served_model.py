@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.together import PreparedMedium
+from prunevid_qwen.serve.answer_rows import AnswerRow
 from prunevid_qwen.serve.api_errors import ApiError
 from prunevid_qwen.serve.batch_line import BatchLine, Drawing, WaitingQuestion
 from prunevid_qwen.serve.chat_request import SURE, ChatRequest
@@ -22,7 +23,6 @@ from prunevid_qwen.serve.media_processes import MediaProcesses
 from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
 from prunevid_qwen.serve.prepared_media import PreparedMedia, key_of
 from prunevid_qwen.serve.request_rules import RequestRules
-from prunevid_qwen.serve.answer_rows import AnswerRow
 from prunevid_qwen.video.clip import Clip
 
 
@@ -84,8 +84,13 @@ class ServedModel:
 
     def facts(self) -> dict[str, Any]:
         """Return what is told of it: what is held, what waits, and how large the last batches were."""
-        return {"waiting": self.line.waiting, "last_batches": self.line.sizes[-8:], "killed_decoders": self.processes.killed,
-                **self.media.facts()}  # fmt: skip
+        line, killed = self.line, self.processes.killed
+        return {
+            "waiting": line.waiting,
+            "last_batches": line.sizes[-8:],
+            "killed_decoders": killed,
+            **self.media.facts(),
+        }
 
     def check(self, request: ChatRequest) -> PruneVidConfig:
         """Return the config of a request that can be answered; nothing has been read of what it shows.
@@ -107,7 +112,7 @@ class ServedModel:
                                "invalid_value", f"messages.{number}.content")  # fmt: skip
         return config
 
-    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncIterator[AnswerPart]:
+    async def answer(self, request: ChatRequest, contents: list[MediaContent]) -> AsyncGenerator[AnswerPart, None]:
         """Yield the parts of a request's answers, and at last all of them. Who stops iterating is forgotten.
 
         Args:
@@ -180,7 +185,8 @@ class ServedModel:
         self, request: ChatRequest, config: PruneVidConfig, media: list[tuple[Hashable, Any]], drawing: Drawing | None,
         rows: int,
     ) -> WaitingQuestion:  # fmt: skip
-        messages, number = [], 0
+        messages: list[dict[str, Any]] = []
+        number = 0
         for each in request.messages:
             if isinstance(each.content, str):
                 messages.append({"role": each.role, "content": each.content})
@@ -195,23 +201,22 @@ class ServedModel:
             messages.append({"role": each.role, "content": items})
         limit = request.limit or self.rules.limits.answer_tokens
         length = self._length(messages, [each for _, each in media], limit, rows)
-        if length.tokens > self.rules.limits.prompt_tokens:
-            raise ApiError(400, f"the prompt has {length.tokens:,} tokens before pruning, and this server takes at most "
-                           f"{self.rules.limits.prompt_tokens:,}: send fewer frames", "context_length_exceeded", "messages")  # fmt: skip
-        if not self.line.memory.fits(config, [length]):
-            needed = self.line.memory.needed(config, [length]) / 2**30
-            raise ApiError(413, f"the prompt needs {needed:.1f} GiB beside the model, and there are "
-                           f"{self.line.memory.free / 2**30:.1f}: send fewer or smaller frames", "too_large", "messages")  # fmt: skip
+        self._check_length(length, config)
         made = [AnswerRow(limit, request.stop) for _ in range(rows)]
         return WaitingQuestion(messages, media, config, request.question, length, made, drawing, request.keep_map)
 
+    def _check_length(self, length: PromptLength, config: PruneVidConfig) -> None:
+        most, memory = self.rules.limits.prompt_tokens, self.line.memory
+        if length.tokens > most:
+            why = f"the prompt has {length.tokens:,} tokens before pruning, and at most {most:,} are taken here"
+            raise ApiError(400, f"{why}: send fewer frames", "context_length_exceeded", "messages")
+        if not memory.fits(config, [length]):
+            needed, free = memory.needed(config, [length]) / 2**30, memory.free / 2**30
+            why = f"the prompt needs {needed:.1f} GiB beside the model, and there are {free:.1f}"
+            raise ApiError(413, f"{why}: send fewer or smaller frames", "too_large", "messages")
+
     def _length(self, messages: list[dict[str, Any]], media: list[Any], limit: int, rows: int) -> PromptLength:
-        bare = [
-            {"role": each["role"], "content": each["content"] if isinstance(each["content"], str) else [
-                item if item["type"] == "text" else {"type": item["type"], item["type"]: "shown"}
-                for item in each["content"]]}
-            for each in messages
-        ]  # fmt: skip
+        bare = [{"role": each["role"], "content": _bare(each["content"])} for each in messages]
         text = len(self.model.tokenizer(self.model.frontend.text(bare), verbose=False)["input_ids"])
         positions, height, width = 0, 1, 1
         for each in media:
@@ -245,3 +250,10 @@ class ServedModel:
             facts["seed"] = question.drawing.seed
         choices = [{"text": row.text, "finish_reason": row.ended or "stop"} for row in rows]
         return {"choices": choices, "usage": usage, "prunevid": {**facts, "receipt": stats}}
+
+
+def _bare(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Return a message's content with a word in place of each thing that it shows."""
+    if isinstance(content, str):
+        return content
+    return [item if item["type"] == "text" else {"type": item["type"], item["type"]: "shown"} for item in content]

@@ -9,8 +9,8 @@ from prunevid_qwen.video.pyav import open_container
 from prunevid_qwen.video.reader import ask
 
 _HEAD = 256
-_BEGINS = (b"\x1aE\xdf\xa3", b"GIF8", b"FLV\x01", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u", b"\x89PNG", b"II*\0",
-           b"MM\0*", b"YUV4MPEG2 ")  # fmt: skip
+_BEGINS = (b"\x1aE\xdf\xa3", b"GIF8", b"FLV\x01", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"0&\xb2u", b"\x89PNG",
+           b"II*\0", b"MM\0*", b"YUV4MPEG2 ")  # fmt: skip
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")  # of MP4 and MOV
 _SYNC = 0x47  # of MPEG-TS, each 188 bytes
 

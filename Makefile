@@ -23,7 +23,7 @@ app: .venv/base.stamp  ## Open a page for the browser, in a venv of its own: ask
 	@.venv-app/bin/python demo.py --app $(ARGS)
 
 serve: .venv/serve.stamp  ## Serve OpenAI's chat API with the bundled model on http://127.0.0.1:8000/v1
-	@$(BIN)/python -m prunevid_qwen.cli serve $(ARGS)
+	@$(BIN)/python -m prunevid_qwen.cli serve --media_root prunevid_qwen/bundled/clips $(ARGS)
 
 test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest $(TEST) -m "not nightly" $(ARGS)

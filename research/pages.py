@@ -19,6 +19,7 @@ from research.performance_page import performance_tables
 from research.readme_page import methods_page, readme_tables
 from research.receipt_page import receipt_tables
 from research.search_page import search_tables
+from research.serve_page import serve_tables
 from research.session_page import session_tables
 from research.toys_page import toys_tables
 from research.tune_budget_page import tuning_tables
@@ -36,6 +37,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/quickstart.md": exit_code_tables,
     "docs/receipt.md": receipt_tables,
     "docs/search.md": search_tables,
+    "docs/serve.md": serve_tables,
     "docs/toys.md": toys_tables,
     "docs/sessions.md": session_tables,
     "docs/tuning.md": tuning_tables,

@@ -21,10 +21,26 @@ def server() -> Iterator[Served]:
         yield found
 
 
+def asked() -> Asked:
+    return Asked(
+        QUESTIONS[0], get_config("paper").replace(keep_ratio=0.3, max_frames=8), CLIPS / NAMES[0], preset="paper"
+    )
+
+
+def test_words_come_one_by_one(server: Served) -> None:
+    told = list[Any]()
+    question = asked()
+    answer = FromServer(server.url, "secret")._answer(
+        question, PRUNED, question.config, threading.Event(), Telling(told.append)
+    )
+    texts = [each.texts.get(PRUNED, "") for each in told]
+    assert texts[0] == "" and texts[-1] == answer["answer"] != "" and len(texts) > 3
+    assert answer.kept.steps and answer["stats"]["config"]["keep_ratio"] == 0.3
+
+
+@pytest.mark.nightly
 def test_what_the_page_shows_is_what_a_model_here_would_say(server: Served) -> None:
-    config = get_config("paper").replace(keep_ratio=0.3, max_frames=8)
-    asked = Asked(QUESTIONS[0], config, CLIPS / NAMES[0], preset="paper")
-    seen: list[Any] = [list(each.ask(asked, threading.Event())) for each in (
+    seen: list[Any] = [list(each.ask(asked(), threading.Event())) for each in (
         FromServer(server.url, "secret"), SideBySide(PrunedVLM("bundled", video_cache_bytes=2**28)))]  # fmt: skip
     remote, here = seen[0][-1], seen[1][-1]
     assert remote.ended and not remote.stopped and not remote.notes and remote.texts == here.texts
@@ -32,10 +48,6 @@ def test_what_the_page_shows_is_what_a_model_here_would_say(server: Served) -> N
         own, theirs = (each.answers[side]["stats"] for each in (here, remote))
         assert theirs["tokens"] == own["tokens"] and len(theirs["input"]["videos"][0]["timestamps"]) == 8
     assert remote.overlay == here.overlay and remote.page is not None
-    told = list[Any]()
-    FromServer(server.url, "secret")._answer(asked, PRUNED, config, threading.Event(), Telling(told.append))
-    texts = [each.texts.get(PRUNED, "") for each in told]
-    assert texts[0] == "" and texts[-1] == here.texts[PRUNED] and len(texts) > 3  # word by word
 
 
 def test_stopped_and_refused(server: Served) -> None:

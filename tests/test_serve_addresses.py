@@ -215,6 +215,8 @@ def test_files_under_the_media_folder_alone(tmp_path: Path) -> None:
     (root / "in.mp4").symlink_to(root / "a b.mp4")
     (root / "up").symlink_to(tmp_path)
     addresses = MediaAddresses(root=root)
+    assert read(addresses, "file:a%20b.mp4", "video").files == (b"video",)
+    refused(addresses, "file:../secret.mp4", "video")
     assert read(addresses, f"file://{root}/a%20b.mp4", "video").files == (b"video",)
     assert read(addresses, f"file://localhost{root}/in.mp4", "video").files == (b"video",)
     for path in ("out.mp4", "../secret.mp4", "%2e%2e/secret.mp4", "up/secret.mp4", "", ".", "none.mp4", "a%00.mp4"):

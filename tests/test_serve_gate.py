@@ -12,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from prunevid_qwen.serve import gate
 from prunevid_qwen.serve.api_errors import ApiError
 from prunevid_qwen.serve.gate import Gate
 from prunevid_qwen.serve.limits import ServeLimits
@@ -171,7 +172,8 @@ def test_an_answer_that_takes_too_long_is_504_and_in_a_stream_an_error() -> None
         engine.until(inside=0, ended=2)
 
 
-def test_bodies_that_are_too_large() -> None:
+def test_bodies_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_LINGER", 0.2)
     engine = Answers(ServeLimits(body_megabytes=1))
     with running(engine) as server:
         large = raw(server, head(2 * 10**6))  # told by its length, before it is sent

@@ -70,7 +70,8 @@ class Gate:
                 await _refuse(send, ApiError(504, "there was no time to answer this request", "timeout"))
         except ApiError as error:
             self._counted(error.status)
-            await _refuse(send, error, None if scope["method"] != "POST" else self._unread(receive))
+            linger = scope["method"] == "POST" and error.code != "timeout"
+            await _refuse(send, error, self._unread(receive) if linger else None)
 
     def _check(self, scope: dict[str, Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}

@@ -90,7 +90,7 @@ class MediaAddresses:
 
     Args:
         domains: of which ``https:`` is opened, each exactly.
-        root: under which ``file:`` is opened; None: nowhere.
+        root: under which ``file:`` is opened, by absolute paths or from there on; None: nowhere.
         most_bytes: of one file.
         seconds: that a download may take.
         resolve: looks a name up.
@@ -156,7 +156,7 @@ class MediaAddresses:
         path, found = unquote(parts.path), None
         if self.root is not None and parts.netloc in ("", "localhost") and "\0" not in path:
             try:
-                found = Path(path).resolve(strict=True)
+                found = (self.root / path).resolve(strict=True)  # an absolute path stays what it is
             except OSError:
                 found = None
         if self.root is None or found is None or not found.is_relative_to(self.root.resolve()) or not found.is_file():

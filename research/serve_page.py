@@ -26,18 +26,19 @@ def serve_tables(results: Path) -> dict[str, str]:
     crowd = record["crowds"][-1]
     good = sum(count for name, count in crowd["outcomes"].items() if name.endswith(": right"))
     wrong = sum(count for name, count in crowd["outcomes"].items() if "wrong" in name)
+    first = record["throughput"][0]
     said = (
-        f"The same {record['throughput'][0]['requests']} requests about three clips, one at a time and from "
-        f"{record['clients']} clients, in turns; the middle of {len(record['throughput'][0]['repeats'])}. The first toy is "
-        f"so small that much of a request is Python and HTTP."
+        f"The same {first['requests']} requests about three clips, one at a time and from {record['clients']} clients, in "
+        f"turns; the middle of {len(first['repeats'])}. The first toy is so small that much of a request is Python and HTTP."
     )
+    p50, p95 = (_ms(crowd["good_seconds"][each]) for each in ("p50", "p95"))
+    before = f"{record['crowds'][0]['bytes_before'] / 1e6:.0f}"
     after = ", ".join(f"{each['bytes_after'] / 1e6:.0f}" for each in record["crowds"])
     then = (
-        f"A crowd of {crowd['requests']} requests from {crowd['clients']} clients, among them broken, huge, slowly reading "
-        f"and vanishing ones, took {crowd['seconds']:.1f} s: {good} good ones were answered right and once, {wrong} wrong. A "
-        f"good whole one took {_ms(crowd['good_seconds']['p50'])} in the middle, {_ms(crowd['good_seconds']['p95'])} at 95 %. "
-        f"Memory was {record['crowds'][0]['bytes_before'] / 1e6:.0f} MB before the first crowd and "
-        f"{after} MB after each. {what_ran(record)}"
+        f"A crowd of {crowd['requests']} requests from {crowd['clients']} clients, among them broken, huge, slowly "
+        f"reading and vanishing ones, took {crowd['seconds']:.1f} s: {good} good ones were answered right and once, "
+        f"{wrong} wrong. A good whole one took {p50} in the middle, {p95} at 95 %. Memory was {before} MB before the first "
+        f"crowd and {after} MB after each. {what_ran(record)}"
     )
     return {"serve": "\n".join([said, "", Table(head, rows).markdown("---"), "", then])}
 

@@ -28,8 +28,9 @@ def serve_tables(results: Path) -> dict[str, str]:
     wrong = sum(count for name, count in crowd["outcomes"].items() if "wrong" in name)
     first = record["throughput"][0]
     said = (
-        f"The same {first['requests']} requests about three clips, one at a time and from {record['clients']} clients, in "
-        f"turns; the middle of {len(first['repeats'])}. The first toy is so small that much of a request is Python and HTTP."
+        f"The same {first['requests']} requests about three clips, one at a time and from {record['clients']} clients, "
+        f"in turns; the middle of {len(first['repeats'])}. The first toy is so small that much of a request is Python and "
+        "HTTP."
     )
     p50, p95 = (_ms(crowd["good_seconds"][each]) for each in ("p50", "p95"))
     before = f"{record['crowds'][0]['bytes_before'] / 1e6:.0f}"
@@ -37,10 +38,10 @@ def serve_tables(results: Path) -> dict[str, str]:
     then = (
         f"A crowd of {crowd['requests']} requests from {crowd['clients']} clients, among them broken, huge, slowly "
         f"reading and vanishing ones, took {crowd['seconds']:.1f} s: {good} good ones were answered right and once, "
-        f"{wrong} wrong. A good whole one took {p50} in the middle, {p95} at 95 %. Memory was {before} MB before the first "
-        f"crowd and {after} MB after each. {what_ran(record)}"
+        f"{wrong} wrong. A good whole one took {p50} in the middle, {p95} at 95 %. Memory was {before} MB before the "
+        f"first crowd and {after} MB after each. {what_ran(record)}"
     )
-    return {"serve": "\n".join([said, "", Table(head, rows).markdown("---"), "", then])}
+    return {"serve": "\n".join([said, "", *Table(head, rows).markdown("---"), "", then])}
 
 
 def _row(row: dict[str, Any]) -> list[str]:

@@ -28,9 +28,9 @@ def serve_tables(results: Path) -> dict[str, str]:
     wrong = sum(count for name, count in crowd["outcomes"].items() if "wrong" in name)
     first = record["throughput"][0]
     said = (
-        f"The same {first['requests']} requests about three clips, one at a time and from {record['clients']} clients, "
-        f"in turns; the middle of {len(first['repeats'])}. The first toy is so small that much of a request is Python and "
-        "HTTP."
+        f"The same {first['requests']} requests about three clips, one at a time and from "
+        f"{record['clients']} clients, in turns; the middle of {len(first['repeats'])}. The first toy is so small that "
+        "much of a request is Python and HTTP."
     )
     p50, p95 = (_ms(crowd["good_seconds"][each]) for each in ("p50", "p95"))
     before = f"{record['crowds'][0]['bytes_before'] / 1e6:.0f}"

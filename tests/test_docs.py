@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,19 @@ def commands(page: str) -> list[list[str]]:
     return [words for words in parsed if words and words[0] == "prunevid" and "..." not in words]
 
 
+_SERVER = "http://127.0.0.1:8000/v1"
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[str]:
+    """As `make serve`."""
+    from prunevid_qwen import PrunedVLM
+    from tests.serving import engine, running
+
+    with running(engine(PrunedVLM("bundled"))) as server:
+        yield server.url
+
+
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
 
@@ -66,12 +81,16 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_blocks_run_in_the_order_of_the_page(page: str, here: Path) -> None:
     names: dict[str, Any] = {}
+    served = contextlib.ExitStack()
+    url = served.enter_context(_server()) if _SERVER in PAGES[page] and "OpenAI(" in PAGES[page] else _SERVER
     if "PruneVidQwen25VL(" not in PAGES[page]:
         exec('from prunevid_qwen import PruneVidQwen25VL\nmodel = PruneVidQwen25VL("bundled")', names)
-    for number, block in enumerate(blocks(page, "python"), 1):
-        for theirs, ours in HERE.items():
-            block = block.replace(theirs, ours)
-        exec(compile(block, f"{page}, block {number}", "exec"), names)
+    with served:
+        for number, block in enumerate(blocks(page, "python"), 1):
+            for theirs, ours in HERE.items():
+                block = block.replace(theirs, ours)
+            block = block.replace(_SERVER, url)
+            exec(compile(block, f"{page}, block {number}", "exec"), names)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +120,14 @@ def test_links_lead_somewhere(page: str) -> None:
         if anchor and target.suffix == ".md":
             heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
             assert anchor in {_anchor(head) for head in heads}, link
+
+
+def test_readme_s_client_gets_the_right_colour(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = (each for each in blocks("README.md", "python") if "OpenAI(" in each)
+    assert len(block.splitlines()) == 3
+    with _server() as url:
+        exec(block.replace(_SERVER, url), {})
+    assert "content='green'" in capsys.readouterr().out
 
 
 def test_make_targets_exist() -> None:

@@ -42,7 +42,7 @@ def job(path: Path, **more: Any) -> dict[str, Any]:
     flat = PAPER.flat()
     reading = {name: flat[name] for name in ("video_sampling", "max_frames", "fps")}
     return {"kind": "video", "paths": [str(path)], "listed": False, "options": {}, "reading": reading, "video": None,
-            "pixels": 10**6, "seconds": 60, "frames": 64, **more}  # fmt: skip
+            "pixels": 10**6, "seconds": 60, "frames": 64, "tokens": 10**5, **more}  # fmt: skip
 
 
 def with_processes(frontend: Any, limits: ServeLimits, work: Callable[[MediaProcesses], Awaitable[Any]]) -> Any:

@@ -67,6 +67,9 @@ class LimitOptions:
     max_seconds: int = opt(3600, "Of one video. Default: 3600.", "INT", LIMITS, least=1)
     max_frame_pixels: int = opt(3840 * 2160, "Of a frame or image. Default: 3840 x 2160.", "INT", LIMITS, least=1)
     max_body_megabytes: int = opt(64, "Of one request. Default: 64.", "INT", LIMITS, least=1)
+    max_waiting_megabytes: int = opt(
+        2048, "Of all requests inside, and of decoded media that wait. Default: 2048.", "INT", LIMITS, least=1
+    )
     max_request_seconds: float = opt(
         300.0, "From its first byte to its last. Default: 300.", "SECONDS", LIMITS, least=1
     )
@@ -136,6 +139,7 @@ def serve(
 
     limits = ServeLimits(
         body_megabytes=limited.max_body_megabytes, media_megabytes=limited.max_body_megabytes,
+        waiting_megabytes=limited.max_waiting_megabytes,
         video_seconds=limited.max_seconds, frames=limited.max_served_frames, pixels=limited.max_frame_pixels,
         prompt_tokens=limited.max_prompt_tokens, answer_tokens=limited.max_answer_tokens, batch=limited.max_batch,
         waiting=limited.max_queue, wait_ms=limited.max_wait_ms, request_seconds=limited.max_request_seconds,

@@ -39,6 +39,8 @@ class Gate:
         self._counted = counted
         self.inside = 0
         """Requests that have a place."""
+        self.bytes = 0
+        """Of their bodies."""
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request, or refuse it."""
@@ -60,11 +62,13 @@ class Gate:
             if self.inside >= self._limits.places:
                 raise ApiError(429, "all places are taken: try again in a moment", "queue_full", retry_after=1)
             self.inside += 1
+            body = bytearray()
             try:
                 with anyio.fail_after(self._limits.request_seconds + _GRACE):
-                    await self._app(scope, await self._read(scope, receive), sent)
+                    await self._app(scope, await self._read(body, receive), sent)
             finally:
                 self.inside -= 1
+                self.bytes -= len(body)
         except TimeoutError:
             if not begun:
                 await _refuse(send, ApiError(504, "there was no time to answer this request", "timeout"))
@@ -111,19 +115,23 @@ class Gate:
                 if message["type"] != "http.request" or not message.get("more_body", False):
                     return
 
-    async def _read(self, scope: dict[str, Any], receive: Any) -> Any:
+    async def _read(self, body: bytearray, receive: Any) -> Any:
         """Read the body within its limits; return what hands it on."""
-        body, whole = bytearray(), False
+        whole = False
         try:
             with anyio.fail_after(self._limits.body_seconds):
                 while not whole:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise ApiError(400, "the client has gone", "gone")
-                    body += message.get("body", b"")
+                    part = message.get("body", b"")
+                    body += part
+                    self.bytes += len(part)
                     whole = not message.get("more_body", False)
                     if len(body) > self._most:
                         raise self._too_large()
+                    if self.bytes > self._limits.waiting_megabytes * 10**6 and self.inside > 1:
+                        raise ApiError(429, "all places are taken: try again in a moment", "queue_full", retry_after=1)
         except TimeoutError:
             raise ApiError(
                 408, f"the request was not there within {self._limits.body_seconds:g} s", "timeout"

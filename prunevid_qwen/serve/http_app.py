@@ -127,14 +127,8 @@ class _Call:
             self._asked = asked = read_request(await request.body())
             self._rules.check(asked)
             parts = self._parts(asked)
-            watch = asyncio.create_task(_left(request))
             begin = asyncio.ensure_future(anext(parts) if asked.stream else _last(parts))
-            await asyncio.wait({watch, begin}, return_when=asyncio.FIRST_COMPLETED)
-            watch.cancel()
-            if not begin.done():
-                begin.cancel()
-                with suppress(asyncio.CancelledError):
-                    await begin
+            if not await _there_first(request, begin):
                 await parts.aclose()
                 self._end(GONE, why="gone")
                 return Response(status_code=GONE)
@@ -235,10 +229,24 @@ def _refused(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, error.status, error.headers)
 
 
-async def _left(request: Request) -> None:
-    """Return when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _there_first(request: Request, begin: asyncio.Future[AnswerPart]) -> bool:
+    """Wait for an answer, and tell whether it came before the client had gone; then it is given up."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.create_task(left())
+    try:
+        both: set[asyncio.Future[Any]] = {gone, begin}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return begin.done()
+    finally:
+        gone.cancel()
+        if not begin.done():
+            begin.cancel()
+            with suppress(asyncio.CancelledError):
+                await begin
 
 
 async def _last(parts: AsyncGenerator[AnswerPart, None]) -> AnswerPart:

@@ -17,6 +17,7 @@ class ServeLimits:
     Args:
         body_megabytes: of a request.
         media_megabytes: of one file that it shows.
+        waiting_megabytes: of all requests inside together, and of the decoded media that wait for the model.
         video_seconds: of one video.
         frames: that are taken of a video at most, whatever a request asks for.
         pixels: of a frame or an image, as the file has them.
@@ -37,6 +38,7 @@ class ServeLimits:
 
     body_megabytes: int = 64
     media_megabytes: int = 48
+    waiting_megabytes: int = 2048
     video_seconds: int = 3600
     frames: int = 256
     pixels: int = 3840 * 2160

@@ -44,7 +44,7 @@ class MediaProcesses:
 
     def __init__(self, frontend: Any, limits: ServeLimits, count: int = 2) -> None:
         own = getattr(frontend, "media", None)
-        self._video: PixelOptions | None = None if own is None else own.video
+        self.video: PixelOptions | None = None if own is None else own.video
         self._frontend, self._limits, self._count = frontend, limits, count
         self._free: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._all: set[asyncio.subprocess.Process] = set()
@@ -87,11 +87,11 @@ class MediaProcesses:
             read = self._frontend.read_image(frames[0], config, **content.options)
             read.facts.update(source=facts["source"], warnings=facts.get("warnings", []))
             return read
-        if self._video is None:
+        if self.video is None:
             return Clip(frames, tuple(head["indices"]), float(head["source_fps"]), facts)
-        pixels, grid = fitted_pixels(frames, self._video)
+        pixels, grid = fitted_pixels(frames, self.video)
         vision = vision_options(config.reading)
-        encoded = planner_of(vision, self._video).plan(pixels, int(grid[0, 0])) if vision.reuses else None
+        encoded = planner_of(vision, self.video).plan(pixels, int(grid[0, 0])) if vision.reuses else None
         return Medium("video", pixels, grid, float(head["seconds_per_grid"]), facts, encoded, vision)
 
     async def _asked(
@@ -101,8 +101,8 @@ class MediaProcesses:
         job = {
             "kind": content.kind, "paths": paths, "listed": content.frames, "options": dict(content.options),
             "reading": {name: flat[name] for name in READING}, "pixels": limits.pixels,
-            "seconds": limits.video_seconds, "frames": limits.frames,
-            "video": None if self._video is None else dataclasses.asdict(self._video),
+            "seconds": limits.video_seconds, "frames": limits.frames, "tokens": limits.prompt_tokens,
+            "video": None if self.video is None else dataclasses.asdict(self.video),
         }  # fmt: skip
         process = await self._free.get()
         try:

@@ -42,7 +42,7 @@ def read(job: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
 
     Args:
         job: "kind", "paths" (a file, or frames), "options", "reading" (of a config), "video" (`PixelOptions` of a
-            family whose frames are resized here, or null), "pixels", "seconds" and "frames" (the limits).
+            family whose frames are resized here, or null), "pixels", "seconds", "frames" and "tokens" (the limits).
 
     Returns:
         What is said of it, and frames uint8 RGB [T, H, W, 3].
@@ -71,7 +71,7 @@ def read(job: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
         clip: Clip = clip_of(source, config, **options)
         said = {"kind": kind, "facts": clip.facts, "indices": list(clip.indices), "source_fps": clip.source_fps}
         return said, clip.frames
-    frames, seconds, facts = MediaReader(options_of(job["video"])).read_fitted(source, config, **options)
+    frames, seconds, facts = MediaReader(options_of(job["video"])).read_fitted(source, config, job["tokens"], **options)
     return {"kind": kind, "facts": facts, "seconds_per_grid": seconds}, frames
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from prunevid_qwen.serve.media_processes import MediaProcesses
 from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
 from prunevid_qwen.serve.prepared_media import PreparedMedia, key_of
 from prunevid_qwen.serve.request_rules import RequestRules
+from prunevid_qwen.serve.waiting_room import WaitingRoom, bytes_of
 from prunevid_qwen.video.clip import Clip
 
 
@@ -61,10 +62,12 @@ class ServedModel:
     line: BatchLine = field(init=False)
     processes: MediaProcesses = field(init=False)
     media: PreparedMedia = field(init=False)
+    room: WaitingRoom = field(init=False)
     _reading: dict[Hashable, asyncio.Task[Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.media = PreparedMedia(self.held_bytes)
+        self.room = WaitingRoom(self.rules.limits.waiting_megabytes * 10**6)
         memory = MemoryBound.of(self.model.model, self.free_bytes)
         self.line = BatchLine(self.model, self.media, self.rules.limits, memory)
         self.processes = MediaProcesses(self.model.frontend, self.rules.limits, self.decoders)
@@ -124,6 +127,14 @@ class ServedModel:
             PruneVidError: as `PrunedVLM.generate`.
         """
         config = self.check(request)
+        size = bytes_of(request.shown, config, self.rules.limits, self.processes.video)
+        async with self.room.room_for(size), aclosing(self._answered(request, contents, config)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _answered(
+        self, request: ChatRequest, contents: list[MediaContent], config: PruneVidConfig
+    ) -> AsyncGenerator[AnswerPart, None]:
         keys = [self._key(each, config) for each in contents]
         media = list(zip(keys, await asyncio.gather(
             *(self._medium(key, each, config) for key, each in zip(keys, contents, strict=True))

@@ -13,6 +13,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import families, family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import MediaError
 from prunevid_qwen.inputs.qwen.feed import Chunk as Chunk
 from prunevid_qwen.inputs.qwen.feed import VideoFeed as VideoFeed
 from prunevid_qwen.inputs.qwen.feed import facts_of, merged_grid, planner_of
@@ -121,9 +122,11 @@ class MediaReader:
         return VideoFeed(stream, fit, limits, config.vision_chunk_tokens, dtype, pin, vision)
 
     def read_fitted(
-        self, source: Any, config: PruneVidConfig, **given: Any
+        self, source: Any, config: PruneVidConfig, most_tokens: int | None = None, **given: Any
     ) -> tuple[np.ndarray, float, dict[str, Any]]:
         """Read the video that `read_video` reads, resized but not cut into patches: a quarter of the bytes.
+
+        With ``most_tokens`` a video of more visual tokens is a `MediaError`, before a frame of it is decoded.
 
         Returns: frames uint8 RGB ``[T, h, w, 3]``, T even, for `pixels.fitted_pixels`; the seconds of a temporal
             position; and what a receipt says.
@@ -134,6 +137,7 @@ class MediaReader:
             while True:
                 fit = own.for_video(stream.taken, *stream.size, *limits)
                 frames.clear()
+                _check_tokens(fit, stream.count, stream.size, most_tokens)
                 try:
                     for chunk in stream.chunks(own.temporal_patch_size):
                         frames.extend(fitted_frame(frame, fit) for frame in chunk)
@@ -187,6 +191,15 @@ class MediaReader:
         resized = [int(side) * self.image.patch_size for side in grid[0, 1:]]
         facts = {**shown.facts, "resized": resized, "grid": merged_grid(grid, self.image.merge_size)}
         return Medium("image", pixels, grid, 1.0, facts)
+
+
+def _check_tokens(fit: PixelOptions, frames: int, size: tuple[int, int], most: int | None) -> None:
+    rows, columns = (side // fit.factor for side in fit.fit(*size))
+    tokens = math.ceil(frames / fit.temporal_patch_size) * rows * columns
+    if most is not None and tokens > most:
+        raise MediaError(
+            f"the video has {tokens:,} visual tokens, and at most {most:,} are taken: ask for fewer frames"
+        )
 
 
 def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> PixelOptions:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -29,7 +29,6 @@ from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 
 _TWINS = 32
-Told = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,8 @@ class BatchLine:
         self._twins: OrderedDict[str, Any] = OrderedDict()
         self.sizes: list[int] = []
         """Of the last batches."""
-        self.told: Told = lambda facts: None
         stops = self._model.model.generation_config.eos_token_id
-        self._ends = {model.tokenizer.eos_token_id, *(stops if isinstance(stops, (list, tuple)) else [stops])} - {None}
+        self._ends = set(stops if isinstance(stops, (list, tuple)) else [stops]) - {None}  # by which `generate` ends
         self._thread = threading.Thread(target=self._work, name="prunevid-batches", daemon=True)
         self._thread.start()
 
@@ -140,12 +138,13 @@ class BatchLine:
             batch = self._next()
             if batch is None:
                 return
-            try:
+            for each in batch:
+                if each.gone:
+                    each.done.cancel()
+            # from here on nobody can cancel one of them: who goes away ends its own rows
+            batch = [each for each in batch if each.done.set_running_or_notify_cancel()]
+            if batch:
                 self._answer_each_or_all(batch)
-            except BaseException as error:  # the line goes on
-                for each in batch:
-                    if not each.done.done():
-                        each.done.set_exception(error)
             self.media.trim()
 
     def _next(self) -> list[WaitingQuestion] | None:
@@ -178,14 +177,8 @@ class BatchLine:
         return batch
 
     def _answer_each_or_all(self, batch: list[WaitingQuestion]) -> None:
-        for each in batch:
-            if each.gone:
-                each.done.cancel()
-        batch = [each for each in batch if not each.done.cancelled()]
-        if not batch:
-            return
         try:
-            self._answer(batch)
+            found = self._answers(batch)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].done.set_exception(error)
@@ -194,8 +187,11 @@ class BatchLine:
                 for row in each.rows:
                     row.tokens, row.ended, row.near_ties = [], None, 0
                 self._answer_each_or_all([each])
+            return
+        for each, facts in zip(batch, found, strict=True):
+            each.done.set_result(facts)
 
-    def _answer(self, batch: Sequence[WaitingQuestion]) -> None:
+    def _answers(self, batch: Sequence[WaitingQuestion]) -> list[dict[str, Any]]:
         config, began = batch[0].config, time.perf_counter()
         model = self._twin(config)
         shown = [[self._encoded(model, key, medium) for key, medium in each.media] for each in batch]
@@ -219,6 +215,7 @@ class BatchLine:
             answers = model.answer(prepared, **arguments)
         self.sizes = [*self.sizes[-99:], len(batch)]
         outcome = None if prefixes is None else prefixes.outcome
+        found = list[dict[str, Any]]()
         for each, answer in zip(batch, answers, strict=True):
             facts = {
                 "receipt": answer["stats"], "prefix": outcome,
@@ -227,8 +224,8 @@ class BatchLine:
             }  # fmt: skip
             if each.keep_map:
                 facts["kept"] = answer.kept.to_dict()
-            self.told(facts)
-            each.done.set_result(facts)
+            found.append(facts)
+        return found
 
     def _twin(self, config: PruneVidConfig) -> Any:
         key = config.to_json()

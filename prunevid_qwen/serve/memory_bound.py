@@ -13,6 +13,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.evaluation.estimate.estimating import PromptNumbers, bytes_needed
+from prunevid_qwen.evaluation.estimate.memory import check_counted
 from prunevid_qwen.tokens.device import input_device
 
 MARGIN = 1.15
@@ -76,7 +77,7 @@ class MemoryBound:
     def counted(self) -> bool:
         """The memory of this family is counted; of others nothing is refused by it."""
         try:
-            self._bytes(PruneVidConfig(), PromptLength(1, 2, 2, 16, 1), 1)
+            check_counted(self.shape)
         except UnsupportedError:
             return False
         return True

@@ -179,7 +179,7 @@ class ServedModel:
         task = self._reading.get(key)
         if task is None:
             task = self._reading[key] = asyncio.create_task(self.processes.read(content, config))
-            task.add_done_callback(lambda _: self._reading.pop(key, None))
+            task.add_done_callback(lambda done: (self._reading.pop(key, None), done.cancelled() or done.exception()))
         return await asyncio.shield(task)  # one who goes away does not take it from the others
 
     def _drawing(self, request: ChatRequest) -> Drawing | None:

@@ -41,6 +41,7 @@ def test_a_fitted_config_does_what_was_counted(name: str) -> None:
         assert cell["achieved"] == pytest.approx(sum(shares) / len(shares), abs=1e-6)
 
 
+@pytest.mark.nightly
 def test_no_setting_is_nearer_to_the_budget() -> None:
     calibration, method = calibrated(), asked("prunevid")
     settings = method.settings(PLAIN)
@@ -187,6 +188,7 @@ def test_selectors_that_cut_once_cut_at_the_same_layer() -> None:
         }  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name", ["visionzip", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("cdpruner", "stage 2 dart"))]
 )

@@ -32,6 +32,7 @@ def summary(tmp_path):
     return summarise(read_answers(folder), read_run(folder))
 
 
+@pytest.mark.nightly
 def test_the_report_is_written_twice_alike(tmp_path):
     pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     first, second = (write_run(tmp_path / name, *small_run()) for name in ("first", "second"))

@@ -206,6 +206,7 @@ def end_this_process(run: AccuracyRun) -> None:
     os._exit(1)
 
 
+@pytest.mark.nightly
 def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
     with pytest.raises(SetupError, match="goes on where it was"):
         list(accuracy.each(SMALL, 2, end_this_process, [()]))
@@ -226,7 +227,7 @@ class Stopped:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("what", "times"), [("calibrating", 3), ("asking", 2)])
+@pytest.mark.parametrize(("what", "times"), [pytest.param("calibrating", 3, marks=pytest.mark.nightly), ("asking", 2)])
 def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
     what: str, times: int, finished: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_who_gives_up_stops_the_question(answers: SideBySide) -> None:
     assert stop.is_set()
 
 
+@pytest.mark.nightly
 def test_threads_get_each_its_own_answer(model: Any, answers: SideBySide) -> None:
     questions = ["What color is the circle?", "How many objects are there?"]
     found: dict[int, Seen] = {}

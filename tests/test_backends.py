@@ -69,7 +69,9 @@ def files(tmp_path_factory) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize(
+    "backend", [each if each == "decord" else pytest.param(each, marks=pytest.mark.nightly) for each in OTHERS]
+)
 def test_a_backend_gives_the_frames_that_pyav_gives(backend, files, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", READER, backend, str(tmp_path), *map(str, files)], capture_output=True, text=True

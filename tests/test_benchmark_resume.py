@@ -109,6 +109,7 @@ def test_a_kill_at_a_random_point_costs_time_alone(
     assert len(stored) == len(set(stored)) == 12
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("at", "number", "workers"),
     [

@@ -162,7 +162,7 @@ def share_right(blank: bool, multiple_choice: bool, outer: bool = True, seeds: r
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("multiple_choice", [False, True])
+@pytest.mark.parametrize("multiple_choice", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_it_answers_what_it_sees_and_not_what_it_does_not(multiple_choice: bool) -> None:
     assert share_right(blank=False, multiple_choice=multiple_choice) >= 0.9
     assert share_right(blank=True, multiple_choice=multiple_choice) <= 0.5

@@ -130,7 +130,7 @@ def test_ctrl_c_while_options_are_read(monkeypatch: pytest.MonkeyPatch, capsys: 
     def interrupted(*_given: Any, **_named: Any) -> None:
         raise typer.Abort
 
-    monkeypatch.setattr("typer.main.get_command", lambda _app: SimpleNamespace(main=interrupted))
+    monkeypatch.setattr("prunevid_qwen.cli.app._tree", lambda _app: SimpleNamespace(main=interrupted))
     assert ask() == 130 and "Traceback" not in capsys.readouterr().err
 
 

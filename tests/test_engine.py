@@ -174,7 +174,7 @@ def alone(model: PruneVidQwen25VL, folders: list[str]) -> list[dict[str, Any]]:
     return bare(line for each in tasks for line in answerer.answer(each, read_media(reading(model), each.media)))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_lines_do_not_depend_on_how_many_read(
     model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], workers: int
 ) -> None:
@@ -199,6 +199,7 @@ class Deadly:
         return self.inner.read(media)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("once", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["once", "always"])
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(

@@ -34,6 +34,7 @@ def test_what_is_left_of_a_task() -> None:
     assert left.answers == 3 and left_of([asked], {(c, f"v/{i}") for c in "ab" for i in range(3)}) == []
 
 
+@pytest.mark.nightly
 def test_tasks_are_taken_no_earlier_than_they_are_needed(tmp_path: Path) -> None:
     """Else the frames of a whole benchmark would wait in memory."""
     taken: list[int] = []

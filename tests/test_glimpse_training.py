@@ -90,7 +90,14 @@ def test_a_process_killed_for_real_goes_on(whole: Path, tmp_path: Path) -> None:
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.nightly),
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_signal_finishes_the_step_and_saves_it(
     whole: Path, tmp_path: Path, number: int, as_in_a_terminal: None
 ) -> None:
@@ -124,6 +131,7 @@ def test_ctrl_c_reaches_workers_too_and_the_step_is_finished_all_the_same(
     assert told and checkpoint(tmp_path)["step"] == 1
 
 
+@pytest.mark.nightly
 def test_a_finished_run_is_finished(whole: Path, files_for_tensors: None) -> None:
     written = [whole / name for name in ("checkpoint.pt", "train.json", "model/model.safetensors")]
     before = curves(whole), [path.stat().st_mtime_ns for path in written]

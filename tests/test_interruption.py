@@ -125,7 +125,8 @@ def test_a_command_has_the_exit_code_of_its_signal(number: int) -> None:
     assert process.returncode == 128 + number and said.startswith("\ninterrupted") and len(said.split()) <= 3
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGHUP])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_command_in_the_background_goes_on(number: int) -> None:
     """SIGINT in a job that a script put there, SIGHUP under nohup."""
     process = start(ASKING, ignored=(number,))

@@ -39,6 +39,7 @@ def compiled(kernel: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     "kernel", [each if each == SMALLEST else pytest.param(each, marks=pytest.mark.nightly) for each in KERNELS]

@@ -192,7 +192,10 @@ SPEED = [
 
 
 @of("speed")
-@pytest.mark.parametrize(("folder", "which"), [("finished", "expected"), ("unfinished", "expected_unfinished")])
+@pytest.mark.parametrize(
+    ("folder", "which"),
+    [("finished", "expected"), pytest.param("unfinished", "expected_unfinished", marks=pytest.mark.nightly)],
+)
 def test_tables_of_the_speed_benchmark(run: Path, folder: str, which: str) -> None:
     """An unfinished one has tables too, of what was measured."""
     pytest.importorskip("matplotlib", reason="the page shows the plots")

@@ -269,6 +269,7 @@ def test_only_work_that_did_not_end_is_counted(cluster: None) -> None:
         assert not may
 
 
+@pytest.mark.nightly
 def test_a_cluster_that_is_there_is_taken_and_left(cluster: None) -> None:
     with joined("192.0.2.1:6379") as cluster:  # an address is for whoever belongs to none yet
         assert cluster == Cluster(2.0, 0, 2.0)

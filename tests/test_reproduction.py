@@ -182,6 +182,7 @@ def test_a_run_goes_on_and_others_join_its_page(
     assert page(ran) == before
 
 
+@pytest.mark.nightly
 def test_other_scripts_run(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

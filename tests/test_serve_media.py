@@ -177,3 +177,17 @@ def test_a_worker_says_what_is_wrong_in_json_and_goes_on(tmp_path: Path) -> None
     head, frames = rest.split(b"\n", 1)
     assert "ready" in json.loads(ready) and json.loads(wrong)["type"] == "MediaError"
     assert len(frames) == np.prod(json.loads(head)["shape"])
+
+
+def test_nothing_that_comes_from_outside_is_unpickled() -> None:
+    """Ray Serve carries our own objects between our own processes; the server itself has no such door."""
+    import ast
+
+    import prunevid_qwen.serve
+
+    names = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "eval", "exec", "load_pickle", "allow_pickle"}
+    for path in Path(prunevid_qwen.serve.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = {alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}
+            found |= {getattr(node, "id", None), getattr(node, "arg", None), getattr(node, "module", None)}
+            assert not found & names, (path.name, found & names)

@@ -104,6 +104,7 @@ def test_a_stock_models_parts_are_counted_exactly(family: str) -> None:
     assert (adapter_for(model).types(inputs["input_ids"]) > 0).sum(-1).tolist() == [size.visual_tokens] * 2
 
 
+@pytest.mark.nightly
 @some("qwen3_vl_moe")  # what is counted most otherwise
 @pytest.mark.parametrize("selector", [pytest.param("prunevid", marks=pytest.mark.nightly), "fastv"])
 def test_a_pruned_models_layers_scores_and_steps_are_counted_exactly(family: str, selector: str) -> None:

@@ -144,6 +144,7 @@ def test_every_plot_is_drawn_and_shown(finished, tmp_path):
 # ---- the command
 
 
+@pytest.mark.nightly
 def test_the_command_measures_and_prints_one_object(tmp_path, capsys, monkeypatch):
     original = Contest.rounds
 

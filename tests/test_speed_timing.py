@@ -171,6 +171,7 @@ def test_a_peak_is_seen_though_it_is_over_and_what_was_there_before_is_not():
     assert after["above"] is not None and after["above"] < 8 * 2**20
 
 
+@pytest.mark.nightly
 def test_memory_that_the_process_holds_free_does_not_hide_what_is_taken():
     def blocks():
         return [bytearray(b"x") * 100_000 for _ in range(400)]  # too small to be given back one by one

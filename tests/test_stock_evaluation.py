@@ -75,7 +75,7 @@ def check_same(line: dict[str, Any], found: dict[str, Any]) -> None:
 # ---- the engine
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_run_answers_as_the_package_does(
     model: PrunedVLM, onevision: Path, video: Path, photo: Path, workers: int
 ) -> None:

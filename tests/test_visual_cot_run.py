@@ -106,7 +106,15 @@ def test_the_summary_counts_what_the_lines_say(finished: Path) -> None:
     assert f"| shapes | {FEW} | 4/4 |" in page and "**" not in page
 
 
-@pytest.mark.parametrize("where", [0.0, 0.31, 0.5, 0.99])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(0.0, marks=pytest.mark.nightly),
+        0.31,
+        pytest.param(0.5, marks=pytest.mark.nightly),
+        pytest.param(0.99, marks=pytest.mark.nightly),
+    ],
+)
 def test_a_killed_run_comes_to_the_same_tables(
     where: float, root: Path, finished: Path, copy: Path, asked: list[str]
 ) -> None:

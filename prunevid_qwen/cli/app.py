@@ -122,6 +122,12 @@ def run() -> NoReturn:
     sys.exit(main())
 
 
+@functools.cache
+def _tree(commands: typer.Typer) -> Any:
+    """Return click's commands of typer's, which take longer to make than most calls to run."""
+    return typer.main.get_command(commands)
+
+
 def main(arguments: Sequence[str] | None = None, program: str = "prunevid", commands: typer.Typer | None = None) -> int:
     """Run a command line and return its exit code.
 
@@ -138,7 +144,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     if program == "demo.py" and _PAGE in words:  # the one command of the script that is a command of its own
         program, words = "prunevid", ["demo", *words]
     try:
-        tree = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
+        tree = _tree(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words)
         try:
             call = tree.main(spelt, prog_name=program, standalone_mode=False)

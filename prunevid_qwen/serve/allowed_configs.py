@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prunevid_qwen.answers.session.video_cache import READING
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.config.presets import PRESETS
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError, UnknownOption
 
-BUDGETS = ("keep_ratio", "cluster_ratio", "retention_ratio", "max_frames", "max_pixels")
+BUDGETS = ("keep_ratio", "cluster_ratio", "pruning_rate", "max_frames", "max_pixels")
 """Options that a request may set where the operator says nothing: how much is kept, and how much is read."""
 
 
@@ -22,7 +23,7 @@ class AllowedConfigs:
 
     Args:
         config: the preset or file of requests that choose none.
-        given: the operator's options over it, and over each preset.
+        given: the operator's options over it; those of reading hold for every preset.
         presets: that a request may name.
         options: that a request may set, by flat or full name. A path is never among them by default.
         frames: ``max_frames`` at most.
@@ -45,15 +46,15 @@ class AllowedConfigs:
             ConfigError: it is not offered, or a value is none of its option's.
         """
         name = self.config if config is None else config
-        offered = dict.fromkeys((self.config, *self.presets))
-        if name not in offered:
-            raise ConfigError(unknown("config is one of", name, offered))
+        if name != self.config and name not in self.presets:
+            raise ConfigError(unknown("config is one of", name, self.presets))
         said = dict(options or {})
         for each in said:
             if each not in self.options:
                 raise UnknownOption(unknown("a request may set", each, self.options))
         typed = {each: _typed(each, value) for each, value in said.items()}
-        built = build_config(name, {**self.given, **typed})
+        own = {each: value for each, value in self.given.items() if name == self.config or each in READING}
+        built = build_config(name, {**own, **typed})
         frames = built.flat().get("max_frames")
         if isinstance(frames, int) and frames > self.frames:
             if "max_frames" in said:

@@ -7,7 +7,11 @@ import secrets
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
@@ -25,6 +29,8 @@ from prunevid_qwen.serve.prepared_media import PreparedMedia, key_of
 from prunevid_qwen.serve.request_rules import RequestRules
 from prunevid_qwen.serve.waiting_room import WaitingRoom, bytes_of
 from prunevid_qwen.video.clip import Clip
+
+CLIP = Path(str(files("prunevid_qwen") / "bundled" / "clips" / "late_square.mp4"))
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,16 @@ class ServedModel:
         )
 
     async def start(self) -> None:
-        """Start the processes that decode."""
+        """Start the processes that decode, and answer once: no first request pays for what is made once."""
         await self.processes.start()
+        await asyncio.to_thread(self._warm_up)
+
+    def _warm_up(self) -> None:
+        if "video" in self.model.frontend.reads:
+            shown: dict[str, Any] = {"video_path": str(CLIP)}
+        else:
+            shown = {"images": np.zeros((224, 224, 3), np.uint8)}
+        self.model.generate(**shown, question="?", max_new_tokens=2)
 
     async def stop(self) -> None:
         """Answer what waits, and end."""

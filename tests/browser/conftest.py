@@ -85,7 +85,7 @@ def open_tab(browser: Any, served: Page) -> Iterator[Callable[..., Any]]:
     wrong: list[str] = []
     contexts = []
 
-    def opened(**options: Any) -> Any:
+    def opened(page: str | None = None, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 1600}, **options})
         contexts.append(context)
         tab = context.new_page()
@@ -93,11 +93,14 @@ def open_tab(browser: Any, served: Page) -> Iterator[Callable[..., Any]]:
         tab.on("console", lambda said: wrong.extend([said.text] * (said.type == "error")))
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("request", lambda request: wrong.extend([request.url] * elsewhere(request.url)))
-        tab.goto(served.url)
+        own.append(page or served.url)
+        tab.goto(own[-1])
         return tab
 
+    own: list[str] = []
+
     def elsewhere(url: str) -> bool:
-        return not url.startswith((served.url, "data:", "blob:"))
+        return not url.startswith((*own, "data:", "blob:"))
 
     yield opened
     for each in contexts:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.app.uploads import CLIPS
+from research.serve_load import serving
 from tests.browser.conftest import EXAMPLE, ITS_ANSWER, Page
 
 pytestmark = pytest.mark.nightly
@@ -199,3 +200,15 @@ def test_uploads_lie_in_the_folder_that_goes_with_the_server(served: Page, open_
     upload(tab, "video", film(tmp_path / "mine.mp4", 2))
     tab.locator("#video video").wait_for()
     assert [each.name for each in served.temporary.rglob("mine.mp4")]  # `serve` sees that nothing is left of it
+
+
+def test_a_page_in_front_of_a_running_server(open_tab: Opened, serve: Callable[..., Page]) -> None:
+    with serving("--allow_option", "tau") as server:
+        tab = open_tab(serve("--server", server.url).url)
+        example(tab)
+        tab.locator("#ask").click()
+        status(tab, "Done")
+        assert [value(tab, side) for side in ("pruned", "unpruned")] == [ITS_ANSWER, ITS_ANSWER]
+        tab.locator("#overlay video").wait_for()
+        assert "mean of the layers" in tab.locator("#receipt").inner_text()
+        assert server.health()["media"] == 1  # both answers are about one video

@@ -156,11 +156,9 @@ def test_no_address_is_fetched_and_no_message_is_endless(folder: Path) -> None:
     assert said(folder, b"a" * (MOST_BYTES + 1), kind="multipart/form-data; boundary=x")[0] == 200  # has its own limit
 
 
-@pytest.mark.parametrize(
-    "text", [b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile /etc/passwd\n"]
-)
-def test_a_playlist_that_names_other_files_is_not_opened(tmp_path: Path, text: bytes) -> None:
+def test_a_playlist_that_names_other_files_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "inner.mp4").write_bytes(CLIP.read_bytes())
     path = tmp_path / "list.mp4"
-    path.write_bytes(text)
+    path.write_bytes(b"ffconcat version 1.0\nfile inner.mp4\n")
     with pytest.raises(MediaError):
         check_video(path, UploadLimits())

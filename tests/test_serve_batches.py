@@ -10,7 +10,7 @@ import torch
 
 from prunevid_qwen import PrunedVLM, get_config
 from prunevid_qwen.inputs.together import PreparedMedium
-from prunevid_qwen.serve.answer_rows import AnswerRow, NearTies
+from prunevid_qwen.serve.answer_rows import AnswerRow, NearTies, RowEnds
 from prunevid_qwen.serve.batch_line import BatchLine, Drawing, WaitingQuestion
 from prunevid_qwen.serve.limits import ServeLimits
 from prunevid_qwen.serve.memory_bound import MemoryBound, PromptLength
@@ -121,6 +121,28 @@ def test_one_that_fails_spoils_no_other(line: BatchLine, alone: PrunedVLM) -> No
     for each in (asked[0], asked[2]):
         each.done.result(60)
         assert each.rows[0].text == alone.generate(str(CLIPS / NAMES[0]), each.question)["answer"]
+
+
+def test_a_batch_that_fails_in_the_middle_doubles_no_words(
+    line: BatchLine, alone: PrunedVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, heard = RowEnds.__call__, list[str]()
+
+    def fails_after_a_step(ends: RowEnds, ids: torch.Tensor, scores: Any, **more: Any) -> Any:
+        if len(ids) > 1 and ends._rows[0].tokens:
+            raise RuntimeError("out of memory")
+        return step(ends, ids, scores, **more)
+
+    monkeypatch.setattr(RowEnds, "__call__", fails_after_a_step)
+    asked = [question(NAMES[0], words) for words in QUESTIONS[:2]]
+    asked[0].rows[0].tell = heard.append
+    with Held(line):
+        for each in asked:
+            line.put(each)
+    wanted = alone.generate(str(CLIPS / NAMES[0]), QUESTIONS[0], return_stats=True)
+    facts = asked[0].done.result(60)
+    assert "".join(heard) == asked[0].rows[0].text == wanted["answer"] and facts["batch"]["requests"] == 1
+    assert len(asked[0].rows[0].tokens) == wanted["stats"]["generated_tokens"]
 
 
 def test_sampled_answers_run_alone(line: BatchLine) -> None:

@@ -15,6 +15,9 @@ from prunevid_qwen import PrunedVLM, get_config
 from prunevid_qwen.kept import Kept
 from tests.serving import CLIPS, NAMES, QUESTIONS, Served, engine, messages, running, uri
 
+UNSURE = "color shape"
+"""Words that the toy knows no question by: its answers are drawn from several."""
+
 
 @pytest.fixture(scope="module")
 def model() -> PrunedVLM:
@@ -77,19 +80,23 @@ def test_a_stream_says_the_same(server: Served) -> None:
 
 
 def test_several_answers_are_drawn_by_the_seed(server: Served, alone: PrunedVLM) -> None:
-    asked = {"n": 3, "temperature": 2.0, "top_p": 0.99, "seed": 7}
-    answer = ask(server, messages(QUESTIONS[3]), **asked)
-    torch.manual_seed(7)
-    wanted = alone.generate(
-        str(CLIPS / NAMES[0]), QUESTIONS[3], do_sample=True, temperature=2.0, top_p=0.99, num_return_sequences=3
-    )
-    assert [each.message.content for each in answer.choices] == wanted["answers"]
-    assert [each.index for each in answer.choices] == [0, 1, 2] and answer.prunevid["seed"] == 7
-    events = list(ask(server, messages(QUESTIONS[3]), stream=True, **asked))
+    found = []
+    for seed in (0, 1):
+        asked = {"n": 3, "temperature": 2.0, "top_p": 0.99, "seed": seed}
+        answer = ask(server, messages(UNSURE), **asked)
+        torch.manual_seed(seed)
+        wanted = alone.generate(
+            str(CLIPS / NAMES[0]), UNSURE, do_sample=True, temperature=2.0, top_p=0.99, num_return_sequences=3
+        )
+        assert [each.message.content for each in answer.choices] == wanted["answers"]
+        assert [each.index for each in answer.choices] == [0, 1, 2] and answer.prunevid["seed"] == seed
+        found.append(wanted["answers"])
+    assert found[0] != found[1] and len(set(found[0])) > 1  # something was drawn
+    events = list(ask(server, messages(UNSURE), stream=True, **asked))
     streamed = ["", "", ""]
     for each in events:
         streamed[each.choices[0].index] += each.choices[0].delta.content or ""
-    assert streamed == wanted["answers"]
+    assert streamed == found[1]
 
 
 def test_several_best_answers_are_the_same(server: Served) -> None:
@@ -112,6 +119,23 @@ def test_stop_and_length(server: Served) -> None:
     assert cut.message.content == whole[:2] and cut.finish_reason == "stop"
     short = ask(server, max_tokens=1)
     assert short.choices[0].finish_reason == "length" and short.usage.completion_tokens == 1
+
+
+def test_one_that_leaves_in_the_middle_of_a_stream_costs_no_more(
+    model: PrunedVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.model.generation_config, "min_new_tokens", 400)
+    own, asked = engine(model), list[Any]()
+    put = own.line.put
+    monkeypatch.setattr(own.line, "put", lambda question: (asked.append(question), put(question))[1])
+    with running(own) as server:
+        stream = ask(server, stream=True, max_tokens=500)
+        while not next(stream).choices[0].delta.content:
+            pass
+        stream.close()
+        asked[0].done.result(60)
+    (row,) = asked[0].rows
+    assert row.ended == "gone" and len(row.tokens) < 400
 
 
 def test_text_alone_and_a_conversation(server: Served, alone: PrunedVLM) -> None:

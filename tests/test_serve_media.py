@@ -98,16 +98,17 @@ def test_a_process_that_hangs_or_dies_is_replaced(
     async def work(processes: MediaProcesses) -> None:
         with pytest.raises(MediaError):
             await processes.read(content(), PAPER)
-        assert processes.killed == 1
+        assert processes.killed == 1 and started[0].returncode is not None
         real["now"] = True
         processes._limits = ServeLimits()
         assert (await processes.read(content(), PAPER)).grid.tolist() == [[8, 8, 8]]
 
-    real, start = {"now": False}, asyncio.create_subprocess_exec
+    real, start, started = {"now": False}, asyncio.create_subprocess_exec, list[asyncio.subprocess.Process]()
 
     async def other(program: str, *words: str, **more: Any) -> Any:
         code = HANGS.replace("{dies}", str(dies))
-        return await start(program, *(words if real["now"] else ("-c", code)), **more)
+        started.append(await start(program, *(words if real["now"] else ("-c", code)), **more))
+        return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", other)
     with_processes(frontend, ServeLimits(decode_seconds=0.3), work)
@@ -149,22 +150,32 @@ def test_long_videos_and_a_million_frames_are_refused_by_their_headers(tmp_path:
         media_worker.read(job(CLIPS / NAMES[0], paths=[str(CLIPS / NAMES[0])] * 65, listed=True))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
-        b"ffconcat version 1.0\nfile /etc/passwd\n", b"<?xml version='1.0'?><MPD/>",
-        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n",
-        b"[InternetShortcut]\nURL=http://127.0.0.1/", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"",
-        b"\x80\x04K\x01.",
-    ],
-)  # fmt: skip
-def test_files_that_name_other_files_are_not_opened(tmp_path: Path, text: bytes) -> None:
-    path = tmp_path / "clip"
+PLAYLISTS = (b"ffconcat version 1.0\nfile inner.mp4\n", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n"
+             b"#EXTINF:8,\ninner.mp4\n#EXT-X-ENDLIST\n")  # fmt: skip
+OTHER_TEXTS = (b"<?xml version='1.0'?><MPD/>", b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", b"<svg xmlns='x'/>", b"",
+               b"\x80\x04K\x01.")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*PLAYLISTS, *OTHER_TEXTS])
+@pytest.mark.parametrize("name", ["clip", "clip.m3u8", "clip.ffconcat"])
+def test_files_that_name_other_files_are_not_opened(tmp_path: Path, text: bytes, name: str) -> None:
+    (tmp_path / "inner.mp4").write_bytes((CLIPS / NAMES[0]).read_bytes())
+    path = tmp_path / name
     path.write_bytes(text)
     for kind in ("video", "image"):
         with pytest.raises(MediaError):
             media_worker.read(job(path, kind=kind))
+
+
+def test_ffmpeg_would_open_them(tmp_path: Path) -> None:
+    """What the check above is for."""
+    import av
+
+    (tmp_path / "inner.mp4").write_bytes((CLIPS / NAMES[0]).read_bytes())
+    path = tmp_path / "clip"
+    path.write_bytes(PLAYLISTS[0])
+    with av.open(str(path)) as found:
+        assert found.streams.video
 
 
 def test_a_worker_says_what_is_wrong_in_json_and_goes_on(tmp_path: Path) -> None:

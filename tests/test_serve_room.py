@@ -38,6 +38,8 @@ def test_requests_get_in_while_there_is_room_in_the_order_of_coming() -> None:
         assert order == ["a"] and room.bytes == 30
         leave["a"].set()
         await settled()
+        async with room.room_for(0):  # what is held already needs none, and waits for nobody
+            assert room.bytes == 6
         assert order == ["a", "b"] and room.bytes == 6  # d would fit, and waits for its turn
         tasks["c"].cancel()
         await settled()
@@ -46,6 +48,23 @@ def test_requests_get_in_while_there_is_room_in_the_order_of_coming() -> None:
             each.set()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         assert room.bytes == 0
+
+    asyncio.run(whole())
+
+
+def test_once_it_is_known_how_large_they_are_others_get_in() -> None:
+    async def whole() -> None:
+        room = WaitingRoom(10)
+        async with room.room_for(9) as place:
+            other = asyncio.create_task(room.room_for(9).__aenter__())
+            await asyncio.sleep(0)
+            assert not other.done()
+            room.known(place, 1)
+            await other
+            assert room.bytes == 10
+            room.known(place, 5)  # it is never more than was asked for
+            assert room.bytes == 10
+        assert room.bytes == 9
 
     asyncio.run(whole())
 

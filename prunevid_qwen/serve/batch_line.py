@@ -194,7 +194,9 @@ class BatchLine:
     def _answers(self, batch: Sequence[WaitingQuestion]) -> list[dict[str, Any]]:
         config, began = batch[0].config, time.perf_counter()
         model = self._twin(config)
-        shown = [[self._encoded(model, key, medium) for key, medium in each.media] for each in batch]
+        for each in batch:  # pixels go with what stood there before
+            each.media = [(key, self._encoded(model, key, medium)) for key, medium in each.media]
+        shown = [[medium for _, medium in each.media] for each in batch]
         encoded = time.perf_counter() - began
         keys = {tuple(key for key, _ in each.media) for each in batch}
         prefixes = self.media.prefixes(config.to_json(), keys.pop()) if len(keys) == 1 else None

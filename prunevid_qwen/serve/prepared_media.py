@@ -68,6 +68,10 @@ class PreparedMedia:
                 self._held.move_to_end(key)
             return found
 
+    def holds(self, key: Hashable) -> bool:
+        """Tell whether a medium is held."""
+        return key in self._held
+
     def put(self, key: Hashable, medium: PreparedMedium) -> None:
         """Hold a medium, unless it alone is too large."""
         if medium.bytes <= self.limit_bytes:

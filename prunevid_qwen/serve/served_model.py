@@ -141,18 +141,21 @@ class ServedModel:
             PruneVidError: as `PrunedVLM.generate`.
         """
         config = self.check(request)
-        size = bytes_of(request.shown, config, self.rules.limits, self.processes.video)
-        async with self.room.room_for(size), aclosing(self._answered(request, contents, config)) as parts:
-            async for part in parts:
-                yield part
+        keys = [self._key(each, config) for each in contents]
+        missing = [item for item, key in zip(request.shown, keys, strict=True) if not self.media.holds(key)]
+        async with self.room.room_for(bytes_of(missing, config, self.rules.limits, self.processes.video)) as place:
+            media = await asyncio.gather(
+                *(self._medium(key, each, config) for key, each in zip(keys, contents, strict=True))
+            )
+            read = [PreparedMedium(each) for each in media if not isinstance(each, PreparedMedium)]
+            self.room.known(place, sum(each.bytes for each in read))
+            async with aclosing(self._answered(request, list(zip(keys, media, strict=True)), config)) as parts:
+                async for part in parts:
+                    yield part
 
     async def _answered(
-        self, request: ChatRequest, contents: list[MediaContent], config: PruneVidConfig
+        self, request: ChatRequest, media: list[tuple[Hashable, Any]], config: PruneVidConfig
     ) -> AsyncGenerator[AnswerPart, None]:
-        keys = [self._key(each, config) for each in contents]
-        media = list(zip(keys, await asyncio.gather(
-            *(self._medium(key, each, config) for key, each in zip(keys, contents, strict=True))
-        ), strict=True))  # fmt: skip
         drawing = self._drawing(request)
         rows = 1 if drawing is None else request.n
         question = self._question(request, config, media, drawing, rows)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
@@ -19,6 +20,19 @@ _SIZES = ("resized", "max_pixels", "total_pixels", "min_pixels", "max_frames", "
 """Options of an item that make it another size than its config says."""
 
 
+@dataclass(eq=False)
+class Place:
+    """Of one request in the room.
+
+    Args:
+        bytes: that are held for it.
+        come: set when it is let in.
+    """
+
+    bytes: int
+    come: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class WaitingRoom:
     """Lets requests in while their media fit, in the order in which they came; the first one fits always.
 
@@ -27,31 +41,41 @@ class WaitingRoom:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._line = most, deque[tuple[int, asyncio.Event]]()
+        self._most, self._line = most, deque[Place]()
         self.bytes = 0
         """Of those that are inside."""
 
     @asynccontextmanager
-    async def room_for(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for so many bytes, and hold it inside the block."""
-        mine = size, asyncio.Event()
+    async def room_for(self, size: int) -> AsyncIterator[Place]:
+        """Wait until there is room for so many bytes, and hold it inside the block; for none nobody waits."""
+        mine = Place(size)
+        if not size:
+            yield mine
+            return
         self._line.append(mine)
         self._let_in()
         try:
-            await mine[1].wait()
-            yield
+            await mine.come.wait()
+            yield mine
         finally:
-            if mine[1].is_set():
-                self.bytes -= size
+            if mine.come.is_set():
+                self.bytes -= mine.bytes
             else:
                 self._line.remove(mine)
             self._let_in()
 
+    def known(self, place: Place, size: int) -> None:
+        """Hold no more than what has come for a request that is inside."""
+        spare = max(0, place.bytes - size)
+        place.bytes -= spare
+        self.bytes -= spare
+        self._let_in()
+
     def _let_in(self) -> None:
-        while self._line and (not self.bytes or self.bytes + self._line[0][0] <= self._most):
-            size, come = self._line.popleft()
-            self.bytes += size
-            come.set()
+        while self._line and (not self.bytes or self.bytes + self._line[0].bytes <= self._most):
+            place = self._line.popleft()
+            self.bytes += place.bytes
+            place.come.set()
 
 
 def bytes_of(items: list[Item], config: PruneVidConfig, limits: ServeLimits, video: PixelOptions | None) -> int:

@@ -177,6 +177,15 @@ def test_a_list_of_frames_and_images(server: Served, alone: PrunedVLM, tmp_path:
     assert ask(server, images).choices[0].message.content == wanted["answer"]
 
 
+def test_a_video_is_encoded_once_for_all_configs_that_read_it_alike(model: PrunedVLM) -> None:
+    with running(engine(model)) as server:
+        for config in ("paper", "baseline", "fastv"):
+            ask(server, extra_body={"prunevid": {"config": config}})
+        assert get(server, "/health")[1]["media"] == 1
+        ask(server, extra_body={"prunevid": {"max_frames": 8}})
+        assert get(server, "/health")[1]["media"] == 2
+
+
 def test_models_health_and_metrics(server: Served) -> None:
     client = server.client()
     assert [each.id for each in client.models.list()] == ["bundled"] and client.models.retrieve(

@@ -184,9 +184,8 @@ class ServedModel:
 
     def _key(self, content: MediaContent, config: PruneVidConfig) -> Hashable:
         plan = plan_of(config, len(adapter_for(self.model.model).parts.layers))
-        return key_of(
-            content, config, repr(plan.needs.vision) + str([step.by.needs.square_images for step in plan.steps])
-        )
+        squares = any(step.by.needs.square_images for step in plan.steps)
+        return key_of(content, config, f"{plan.needs.vision!r} {squares}")
 
     async def _medium(self, key: Hashable, content: MediaContent, config: PruneVidConfig) -> Any:
         """Return a medium that is held, or read it: once, however many ask for it meanwhile."""

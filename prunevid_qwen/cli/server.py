@@ -157,7 +157,7 @@ def serve(
     domains = frozenset(asked.allow_media_domain or ())
     addresses = MediaAddresses(domains, None if root is None else root.resolve(), limits.media_megabytes * 10**6)
     rules = RequestRules(asked.served_name or model.model_path, allowed, limits)
-    at, key = ListensAt(listens.host, listens.port, listens.drain_seconds), listens.key
+    at, key = ListensAt(listens.host, listens.port, listens.drain_seconds, max(512, 2 * limits.places)), listens.key
     listening = at.listening()
     if is_bundled(model.model_path):
         output.note(typer.style(f"note: {ask.TOY.format(model.model_path)}", fg="yellow"))

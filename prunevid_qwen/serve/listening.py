@@ -38,11 +38,13 @@ class ListensAt:
         host: a loopback address lets nobody but this machine in.
         port: 0 takes a free one.
         drain_seconds: that answers may take after SIGTERM.
+        connections: that are open at once; more are closed with 503.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     drain_seconds: int = 30
+    connections: int = 512
 
     @property
     def local(self) -> bool:
@@ -100,7 +102,7 @@ def run(
     app = make(lambda: bool(server is not None and server.should_exit))
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True, ws="none",
-        timeout_graceful_shutdown=at.drain_seconds, timeout_keep_alive=5, http="h11", loop="asyncio",
+        limit_concurrency=at.connections, timeout_graceful_shutdown=at.drain_seconds, timeout_keep_alive=5, http="h11", loop="asyncio",
     )  # fmt: skip
     server = Listening(config)
     with suppress(KeyboardInterrupt):  # uvicorn drains first, and raises the signal again afterwards

@@ -102,7 +102,8 @@ def run(
     app = make(lambda: bool(server is not None and server.should_exit))
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True, ws="none",
-        limit_concurrency=at.connections, timeout_graceful_shutdown=at.drain_seconds, timeout_keep_alive=5, http="h11", loop="asyncio",
+        limit_concurrency=at.connections, timeout_graceful_shutdown=at.drain_seconds, timeout_keep_alive=5,
+        http="h11", loop="asyncio",
     )  # fmt: skip
     server = Listening(config)
     with suppress(KeyboardInterrupt):  # uvicorn drains first, and raises the signal again afterwards

@@ -184,6 +184,8 @@ def test_bodies_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(9):  # which has no length
             chunked.sendall(chunk)
         assert chunked.recv(12) == b"HTTP/1.1 413"
+        large.close()
+        chunked.close()
         # who reads nothing before all is sent finds its answer, too
         monkeypatch.setattr(gate, "_LINGER", 60.0)
         assert post(server, b" " * (4 * 10**6))[0] == 413

@@ -13,6 +13,7 @@ import torch
 
 from prunevid_qwen import PrunedVLM, get_config
 from prunevid_qwen.kept import Kept
+from prunevid_qwen.serve.limits import ServeLimits
 from tests.serving import CLIPS, NAMES, QUESTIONS, Served, engine, messages, running, uri
 
 UNSURE = "color shape"
@@ -184,6 +185,23 @@ def test_a_video_is_encoded_once_for_all_configs_that_read_it_alike(model: Prune
         assert get(server, "/health")[1]["media"] == 1
         ask(server, extra_body={"prunevid": {"max_frames": 8}})
         assert get(server, "/health")[1]["media"] == 2
+
+
+def test_what_a_request_shows_is_bounded_together(model: PrunedVLM) -> None:
+    shown = {"type": "video", "video": f"file:{NAMES[2]}"}
+    most = 10**6 // (CLIPS / NAMES[2]).stat().st_size
+    with running(engine(model, ServeLimits(media_megabytes=1))) as server:
+        for count in (1, most + 1):  # of files that the server reads itself
+            talk = [{"role": "user", "content": [shown] * count + [{"type": "text", "text": QUESTIONS[1]}]}]
+            if count == 1:
+                assert ask(server, talk).choices[0].message.content
+                continue
+            with pytest.raises(openai.APIStatusError) as raised:
+                ask(server, talk)
+            assert raised.value.status_code == 413
+        while server.gate.inside:
+            pass
+        assert server.gate.bytes == 0
 
 
 def test_models_health_and_metrics(server: Served) -> None:

@@ -40,7 +40,7 @@ class Gate:
         self.inside = 0
         """Requests that have a place."""
         self.bytes = 0
-        """Of their bodies."""
+        """Of their bodies, and of what they show."""
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request, or refuse it."""
@@ -105,6 +105,16 @@ class Gate:
     def _too_large(self) -> ApiError:
         return ApiError(413, f"a request has at most {self._limits.body_megabytes} MB here", "too_large")
 
+    def hold(self, size: int) -> None:
+        """Count bytes that a request holds, or lets go of.
+
+        Raises:
+            ApiError: there is no room for them; they are counted all the same, until they are let go of.
+        """
+        self.bytes += size
+        if size > 0 and self.bytes > self._limits.waiting_megabytes * 10**6 and self.inside > 1:
+            raise ApiError(429, "all places are taken: try again in a moment", "queue_full", retry_after=1)
+
     async def _unread(self, receive: Any) -> None:
         """Read what a refused client still sends, for a moment: only then does it look for its answer."""
         read = 0
@@ -126,12 +136,10 @@ class Gate:
                         raise ApiError(400, "the client has gone", "gone")
                     part = message.get("body", b"")
                     body += part
-                    self.bytes += len(part)
                     whole = not message.get("more_body", False)
+                    self.hold(len(part))
                     if len(body) > self._most:
                         raise self._too_large()
-                    if self.bytes > self._limits.waiting_megabytes * 10**6 and self.inside > 1:
-                        raise ApiError(429, "all places are taken: try again in a moment", "queue_full", retry_after=1)
         except TimeoutError:
             raise ApiError(
                 408, f"the request was not there within {self._limits.body_seconds:g} s", "timeout"

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from prunevid_qwen.errors import PruneVidError
+from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.serve.api_errors import ApiError, api_error
 from prunevid_qwen.serve.chat_request import ChatRequest, read_request
 from prunevid_qwen.serve.gate import Gate
@@ -105,7 +106,7 @@ def served(
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        return await _Call(engine, rules, addresses, watching).answer(request)
+        return await _Call(engine, rules, addresses, watching, gate).answer(request)
 
     return gate
 
@@ -114,9 +115,10 @@ class _Call:
     """One request on its way."""
 
     def __init__(
-        self, engine: AnswersRequests, rules: RequestRules, addresses: MediaAddresses, watching: Watching
+        self, engine: AnswersRequests, rules: RequestRules, addresses: MediaAddresses, watching: Watching, gate: Gate
     ) -> None:
         self._engine, self._rules, self._addresses, self._watching = engine, rules, addresses, watching
+        self._gate, self._held = gate, 0
         self._id, self._began = f"chatcmpl-{uuid.uuid4().hex}", time.perf_counter()
         self._asked: ChatRequest | None = None
         self._first: float | None = None
@@ -147,8 +149,7 @@ class _Call:
         """Yield the answers' parts, within the time of a request."""
         ends = self._began + self._rules.limits.request_seconds
         try:
-            contents = [await asyncio.wait_for(self._addresses.content(item), ends - time.perf_counter())
-                        for item in asked.shown]  # fmt: skip
+            contents = [await asyncio.wait_for(self._content(item), ends - time.perf_counter()) for item in asked.shown]
             parts = self._engine.answer(asked, contents)
             try:
                 while True:
@@ -162,6 +163,19 @@ class _Call:
         except (TimeoutError, asyncio.TimeoutError):
             raise ApiError(504, f"the answer was not there within {self._rules.limits.request_seconds:g} s: ask for a "
                            "shorter one", "timeout") from None  # fmt: skip
+        finally:
+            self._gate.hold(-self._held)
+            self._held = 0
+
+    async def _content(self, item: Item) -> MediaContent:
+        """Return the bytes of what is shown; those of all requests together are bounded, wherever they come from."""
+        content = await self._addresses.content(item)
+        size = sum(map(len, content.files))
+        self._held += size
+        self._gate.hold(size)
+        if self._held > self._rules.limits.media_megabytes * 10**6:
+            raise ApiError(413, f"a request shows at most {self._rules.limits.media_megabytes} MB here", "too_large")
+        return content
 
     async def _events(self, asked: ChatRequest, first: AnswerPart, parts: Any) -> AsyncIterator[bytes]:
         status = GONE

@@ -167,23 +167,23 @@ class MediaAddresses:
     async def _downloaded(self, address: str, kind: str) -> bytes:
         async with httpx.AsyncClient(transport=self.transport, trust_env=False, timeout=self.seconds) as client:
             for _ in range(_REDIRECTS + 1):
-                request = client.build_request("GET", *await self._pinned(address))
-                request = httpx.Request("GET", request.url, headers={
-                    "host": httpx.URL(address).netloc.decode(), "accept-encoding": "identity",
-                    "user-agent": "prunevid_qwen"}, extensions={
-                        **request.extensions, "sni_hostname": httpx.URL(address).host})  # fmt: skip
+                url = self._allowed(address)
+                head = {"host": url.netloc.decode(), "accept-encoding": "identity", "user-agent": "prunevid_qwen"}
+                # the address of the connection is one that was looked at; certificate and host stay the name's
+                named = {"sni_hostname": url.host}
+                request = client.build_request("GET", await self._pinned(url), headers=head, extensions=named)
                 answer = await client.send(request, stream=True)
                 try:
                     if answer.status_code in _MOVED and "location" in answer.headers:
-                        address = str(httpx.URL(address).join(answer.headers["location"]))
+                        address = str(url.join(answer.headers["location"]))
                         continue
                     return await self._body(answer, address, kind)
                 finally:
                     await answer.aclose()
         raise _refused(f"{quoted(address, 80)} was reached by more than {_REDIRECTS} redirects")
 
-    async def _pinned(self, address: str) -> tuple[httpx.URL]:
-        """Return an address with a public IP address of its host in place of the host's name."""
+    def _allowed(self, address: str) -> httpx.URL:
+        """Return an address of an allowed domain; nothing has been looked up."""
         try:
             url = httpx.URL(address)
             port = url.port
@@ -191,15 +191,18 @@ class MediaAddresses:
             raise _refused(f"{quoted(address, 80)} is no address") from None
         allowed = {each.lower() for each in self.domains}
         if url.scheme != "https" or url.host.lower().rstrip(".") not in allowed or url.userinfo:
-            raise _refused(
-                f"{quoted(address, 80)} is not of an allowed domain: {', '.join(sorted(allowed)) or 'none is'}"
-            )
+            names = ", ".join(sorted(allowed)) or "none is"
+            raise _refused(f"{quoted(address, 80)} is not of an allowed domain: {names}")
         if port not in (None, 443):
             raise _refused(f"{quoted(address, 80)} names a port: https: has 443 alone")
+        return url
+
+    async def _pinned(self, url: httpx.URL) -> httpx.URL:
+        """Return an address with a public IP address of its host in place of the host's name."""
         found = list(await self.resolve(url.host, 443))
         if not found or not all(map(is_public, found)):
             raise _refused(f"{quoted(url.host, 80)} is not a host of the public Internet")
-        return (url.copy_with(host=found[0]),)
+        return url.copy_with(host=found[0])
 
     async def _body(self, answer: httpx.Response, address: str, kind: str) -> bytes:
         if answer.status_code != 200:

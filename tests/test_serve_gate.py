@@ -215,6 +215,9 @@ def test_keys() -> None:
         ({"host": "evil.example:8000"}, 403),
         ({"host": "localhost:1"}, 200),
         ({"host": "[::1]:8000"}, 200),
+        ({"host": "127.0.0.5:8000"}, 200),
+        ({"host": "10.0.0.1:8000"}, 403),
+        ({"host": ""}, 403),
     ],
 )
 def test_pages_of_other_sites(headers: dict[str, str], status: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,6 @@ import anyio
 from prunevid_qwen.serve.api_errors import ApiError
 from prunevid_qwen.serve.limits import ServeLimits
 
-_LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _OPEN = ("/health",)  # without a key
 _LINGER, _LINGER_BYTES = 2.0, 2**28  # seconds and bytes that a refused client may still send
 _GRACE = 10.0  # seconds beyond the time of a request, in which its answer may still be read
@@ -80,7 +80,7 @@ class Gate:
     def _check(self, scope: dict[str, Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._local and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in _LOCAL:
+        if self._local and not _means_this_machine(host if host.endswith("]") else host.rpartition(":")[0] or host):
             raise ApiError(403, "this server is for its own machine: ask 127.0.0.1 or localhost", "wrong_host")
         if scope["path"] in _OPEN:
             return
@@ -154,6 +154,14 @@ class Gate:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return again
+
+
+def _means_this_machine(host: str) -> bool:
+    """Tell whether a host is a loopback address, or its usual name: another name may mean this machine by its DNS."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _refuse(send: Any, error: ApiError, unread: Awaitable[None] | None = None) -> None:

@@ -110,6 +110,7 @@ def test_packed_answers_go_on_and_are_compared(
     assert main([*words, "--against", str(copy / "nowhere")]) == 2
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("asks_nothing")
 def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -178,6 +178,7 @@ def test_restart_throws_nothing_away_for_a_run_that_cannot_begin(copy: Path) -> 
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
 
+@pytest.mark.nightly
 def test_restart_leaves_no_comparison_of_the_run_before(copy: Path) -> None:
     (copy / "comparison.md").write_text("of the answers before")
     accuracy_run(copy, replace(SMALL, videos=1), worker_count=1, restart=True)
@@ -241,6 +242,7 @@ def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
     assert {**ours, "minutes": 0} == {**theirs, "minutes": 0}
 
 
+@pytest.mark.nightly
 def test_the_bar_of_the_calibration_moves_with_each_method_which_is_stored_by_then(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     stop = Stopped("asking", 1)

@@ -142,6 +142,7 @@ def test_shards_in_any_order_give_the_same_tables(
 # ---- broken data
 
 
+@pytest.mark.nightly
 def test_five_per_cent_of_broken_videos_are_named_passed_and_said(
     stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

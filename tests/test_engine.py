@@ -219,6 +219,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
     ]
 
 
+@pytest.mark.nightly
 def test_leaving_in_the_middle_ends_the_workers(
     model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

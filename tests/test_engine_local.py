@@ -68,6 +68,7 @@ class Slow:
         return Read((), "unread", 0.0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["in the pool", "alone"])
 def test_leaving_does_not_wait_for_a_video_that_is_being_read(
     tmp_path: Path, alone: bool, as_in_a_terminal: None

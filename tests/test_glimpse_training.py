@@ -168,6 +168,7 @@ def test_restart_begins_anew_and_leaves_what_is_not_its_own(tmp_path: Path) -> N
     assert (tmp_path / "notes.txt").exists() and checkpoint(tmp_path)["about"]["recipe"]["seed"] == 1
 
 
+@pytest.mark.nightly
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_hidden_answers_end_in_a_file_for_their_authors(ran: Path) -> None:
     assert "FastV 25 %: 1 of 3 answered, for the authors' server: " in page(ran)
 
 
+@pytest.mark.nightly
 def test_a_run_goes_on_and_others_join_its_page(
     root: Path, ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,7 @@ time.sleep(3600)
 """
 
 
-@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("dies", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_a_process_that_hangs_or_dies_is_replaced(
     frontend: Preprocessor, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:

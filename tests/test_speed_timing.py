@@ -240,12 +240,14 @@ def test_the_contest_goes_round_in_turns_and_reports_equal_tokens(model, inputs,
     assert turns == [STOCK, KEEP_EVERYTHING, "paper", "random", "uniform"] * 2
 
 
+@pytest.mark.nightly
 def test_keep_everything_that_does_not_is_an_error(model, inputs):
     loses = Competitor(KEEP_EVERYTHING, PruneVidConfig())
     with pytest.raises(PruningNotApplied, match=KEEP_EVERYTHING):
         Contest(model, PROMPT, inputs, [loses], 2).prepare()
 
 
+@pytest.mark.nightly
 def test_who_runs_out_of_memory_leaves_and_the_others_go_on(model, inputs, monkeypatch):
     original = Contest._once
 

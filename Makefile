@@ -8,6 +8,9 @@ BIN := .venv/bin
 TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
+# Compiled files are kept, whatever the caller's environment says: the tests start hundreds of processes that import them.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo app serve test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long test-app train-glimpse-tiny wheel gpu-check gpu-bench clean
 
